@@ -1,0 +1,49 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup local test test-all check format bench golden clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Install everything into .venv from pinned versions
+
+$(STAMP): pyproject.toml components/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Penstock needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing the pinned packages into $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet -e ./components -e '.[dev]'
+	@touch $@
+
+local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this machine
+	@$(BIN)/penstock local up $(ARGS)
+
+test: $(STAMP) ## Run the default tests (under 5 minutes)
+	@$(BIN)/pytest -n 2 -m 'not slow and not vllm' $(ARGS)
+
+test-all: $(STAMP) ## Run the slow tests too
+	@$(BIN)/pytest -n 2 -m 'not vllm' $(ARGS)
+
+check: $(STAMP) ## Lint, format and type checks, exactly what CI checks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+golden: $(STAMP) ## Regenerate the golden inventories, then look at `git diff tests/golden`
+	@$(BIN)/python -m tests.support.golden
+
+bench: $(STAMP) ## Measure the data path; prints tables and ratios
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove the virtual environment and local state
+	rm -rf $(VENV) .penstock
