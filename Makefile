@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup local test test-all check format bench golden clean
+.PHONY: help setup local test test-slow check format bench golden clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,8 +27,8 @@ local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this mac
 test: $(STAMP) ## Run the default tests (under 5 minutes)
 	@$(BIN)/pytest -n 2 -m 'not slow and not vllm' $(ARGS)
 
-test-all: $(STAMP) ## Run the slow tests too
-	@$(BIN)/pytest -n 2 -m 'not vllm' $(ARGS)
+test-slow: $(STAMP) ## Run the tests that take minutes
+	@$(BIN)/pytest -m 'slow and not vllm' $(ARGS)
 
 check: $(STAMP) ## Lint, format and type checks, exactly what CI checks
 	@$(BIN)/ruff check .
