@@ -6,6 +6,7 @@ exchange. Hooks are plain functions where they can answer at once; a hook that m
 its own stream is suspended. This module knows nothing of gRPC, protobuf or asyncio servers: `session.py` translates.
 """
 
+import builtins
 import enum
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class HeaderChanges:
     """Changes a filter asks for. `set` overwrites (never appends); a name in both is set."""
 
     set: dict[str, str] = field(default_factory=dict)
-    remove: set[str] = field(default_factory=set)
+    remove: builtins.set[str] = field(default_factory=builtins.set)
 
 
 @dataclass(frozen=True, slots=True)
