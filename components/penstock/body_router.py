@@ -1,0 +1,74 @@
+"""The component `BodyRouter`: the callout that reads the model's name from the request body."""
+
+from typing import NotRequired, TypedDict
+
+import pulumi
+
+from ._apply import apply, child_options
+from ._shape import conform
+from .errors import raise_if
+from .manifests import body_router as manifests
+from .manifests import callout
+
+
+class ServedModel(TypedDict):
+    """A model as clients name it."""
+
+    name: str
+    """Value of `model` in requests."""
+    adapters: NotRequired[list[str]]
+    """Names of its LoRA adapters, which clients use as `model` too."""
+
+
+class BodyRouterArgs(TypedDict):
+    """Arguments of `BodyRouter`."""
+
+    namespace: str
+    """Namespace of the Gateway."""
+    models: list[ServedModel]
+    """Every model behind the Gateway; all other names answer 404."""
+    replicas: NotRequired[int]
+    """Pods. Default 2."""
+    max_body_bytes: NotRequired[int]
+    """Largest request body in bytes; beyond it 413. Default 10 MiB."""
+    allow_client_headers: NotRequired[list[str]]
+    """Trusted headers that clients may send after all. Default none."""
+    drain_timeout_s: NotRequired[int]
+    """Seconds to finish open streams after SIGTERM. Default 30."""
+    log_level: NotRequired[str]
+    """`debug`, `info`, `warning` or `error`. Default `info`."""
+    tls_secret: NotRequired[str]
+    """TLS Secret of the callout's server. Default: it makes a self-signed certificate, which GKE accepts."""
+    cpu: NotRequired[str]
+    """CPU request per pod. Default `500m`."""
+    memory: NotRequired[str]
+    """Memory request and limit per pod. Default `512Mi`."""
+    image: pulumi.Input[str]
+    """Image of Penstock's services, pinned by tag or digest."""
+
+
+class BodyRouter(pulumi.ComponentResource):
+    """ServiceAccount, ConfigMap, Deployment, Service, HealthCheckPolicy and PodDisruptionBudget `body-router`."""
+
+    service_name: pulumi.Output[str]
+    """Name of the callout's Service."""
+    service_port: pulumi.Output[int]
+    """Port of ext_proc on the Service, HTTP/2 over TLS."""
+
+    def __init__(self, name: str, args: BodyRouterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Register the component. Raises `ConfigErrors` before anything is registered."""
+        args = conform(BodyRouterArgs, args, name)
+        raise_if(manifests.problems(args, name))
+        super().__init__("penstock:index:BodyRouter", name, None, opts)
+
+        made = manifests.callout(args)
+        account = apply(f"{name}-service-account", callout.account(made), child_options(self))
+        config = apply(f"{name}-config", callout.config_map(made), child_options(self))
+        apply(f"{name}-deployment", callout.deployment(made), child_options(self, [account, config]))
+        service = apply(f"{name}-service", callout.service(made), child_options(self))
+        apply(f"{name}-health", callout.health_policy(made), child_options(self, [service]))
+        apply(f"{name}-budget", callout.budget(made), child_options(self))
+
+        self.service_name = pulumi.Output.from_input(manifests.NAME)
+        self.service_port = pulumi.Output.from_input(manifests.GRPC_PORT)
+        self.register_outputs({"serviceName": self.service_name, "servicePort": self.service_port})

@@ -1,0 +1,96 @@
+"""The body router: the callout that reads the model's name from the request body."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import yaml
+
+from .._naming import check_label
+from ..errors import ConfigError
+from .callout import Callout
+from .common import check_header_value, check_image, check_quantity, check_range
+
+if TYPE_CHECKING:
+    from ..body_router import BodyRouterArgs
+
+NAME = "body-router"
+GRPC_PORT = 9004
+HEALTH_PORT = 9005
+"""Ports of the upstream body-based router, kept for familiarity. Source: Gateway API Inference Extension 1.5, bbr."""
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+"""Default cap of a request body."""
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def config(args: "BodyRouterArgs") -> str:
+    """Return the body router's configuration file (YAML): served models, their adapters, and limits."""
+    models = [
+        {"name": model["name"], "adapters": list(model["adapters"])}
+        if model.get("adapters")
+        else {"name": model["name"]}
+        for model in args["models"]
+    ]
+    settings = {
+        "models": models,
+        "maxBodyBytes": args.get("max_body_bytes", MAX_BODY_BYTES),
+        "allowClientHeaders": list(args.get("allow_client_headers", [])),
+    }
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
+def callout(args: "BodyRouterArgs") -> Callout:
+    """Return the callout that the objects are made from."""
+    return Callout(
+        name=NAME,
+        namespace=args["namespace"],
+        module="bodyrouter",
+        role="callout",
+        image=args["image"],
+        grpc_port=GRPC_PORT,
+        health_port=HEALTH_PORT,
+        config={"config.yaml": config(args)},
+        replicas=args.get("replicas", 2),
+        drain_timeout_s=args.get("drain_timeout_s", 30),
+        log_level=args.get("log_level", "info"),
+        tls_secret=args.get("tls_secret"),
+        cpu=args.get("cpu", "500m"),
+        memory=args.get("memory", "512Mi"),
+    )
+
+
+def problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
+    """Yield every reason why `args` cannot be rendered."""
+    yield from check_label(f"{path}.namespace", args["namespace"], what="a namespace")
+    yield from check_image(f"{path}.image", args["image"])
+    yield from check_range(f"{path}.replicas", args.get("replicas", 2), 1, 100, "pods")
+    yield from check_range(f"{path}.drain_timeout_s", args.get("drain_timeout_s", 30), 1, 3600, "seconds")
+    limit = args.get("max_body_bytes", MAX_BODY_BYTES)
+    yield from check_range(f"{path}.max_body_bytes", limit, 1024, 1024**3, "bytes")
+    yield from check_quantity(f"{path}.cpu", args.get("cpu", "500m"))
+    yield from check_quantity(f"{path}.memory", args.get("memory", "512Mi"))
+    yield from check_log_level(f"{path}.log_level", args.get("log_level", "info"))
+    yield from _model_problems(args, path)
+
+
+def check_log_level(path: str, value: str) -> Iterator[ConfigError]:
+    """Yield an error unless `value` is a log level of the services."""
+    if value not in LOG_LEVELS:
+        yield ConfigError(path, value, f"one of {', '.join(LOG_LEVELS)}", "Choose one of them")
+
+
+def _model_problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
+    if not args["models"]:
+        yield ConfigError(f"{path}.models", [], "at least one served model", "Declare the models")
+    seen: dict[str, str] = {}
+    for index, model in enumerate(args["models"]):
+        base = f"{path}.models[{index}]"
+        named = [(f"{base}.name", model["name"])]
+        named += [(f"{base}.adapters[{number}]", name) for number, name in enumerate(model.get("adapters", []))]
+        for where, name in named:
+            yield from check_header_value(where, name)
+            if name in seen:
+                fix = f"Rename one of them: {seen[name]} has the same name"
+                yield ConfigError(where, name, "a name that no other model or adapter has", fix)
+            seen.setdefault(name, where)

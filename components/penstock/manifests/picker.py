@@ -1,0 +1,117 @@
+"""The endpoint picker of one pool: Penstock's, configured by the file format of the upstream picker."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .._naming import PICKER_SUFFIX, REPLICAS_SUFFIX
+from ..errors import ConfigError, did_you_mean
+from .body_router import check_log_level
+from .callout import CONFIG_DIR, Callout
+from .common import check_image, check_quantity, check_range
+
+if TYPE_CHECKING:
+    from ..pool import InferencePoolArgs, Picker
+
+GRPC_PORT = 9002
+HEALTH_PORT = 9003
+"""Ports of the upstream picker; GKE probes gRPC health on 9003 by itself. Source: llm-d router chart 0.10."""
+
+CONFIG_API = "inference.networking.x-k8s.io/v1alpha1"
+"""Version of `EndpointPickerConfig`. Source: Gateway API Inference Extension 1.5."""
+
+SCORERS = {
+    "prefix-cache-scorer": 3.0,
+    "queue-scorer": 2.0,
+    "kv-cache-utilization-scorer": 2.0,
+    "lora-affinity-scorer": 1.0,
+    "running-requests-size-scorer": 1.0,
+}
+"""Scorers and the weights used where none is given. The first three are upstream's defaults (1.5)."""
+
+DEFAULT_SCORERS = ("prefix-cache-scorer", "queue-scorer", "kv-cache-utilization-scorer", "lora-affinity-scorer")
+
+_PICKER = "max-score-picker"
+_DRAIN_S = 30
+
+
+def config(picker: "Picker") -> str:
+    """Return the `EndpointPickerConfig` (YAML): one profile of weighted scorers and the picker of the best score."""
+    scorers: list[Any] = list(picker.get("scorers") or [{"type": kind} for kind in DEFAULT_SCORERS])
+    plugins = [
+        {"type": scorer["type"], "parameters": scorer["parameters"]}
+        if scorer.get("parameters")
+        else {"type": scorer["type"]}
+        for scorer in scorers
+    ]
+    weights = [
+        {"pluginRef": scorer["type"], "weight": scorer.get("weight", SCORERS.get(scorer["type"], 1.0))}
+        for scorer in scorers
+    ]
+    document = {
+        "apiVersion": CONFIG_API,
+        "kind": "EndpointPickerConfig",
+        "plugins": [*plugins, {"type": _PICKER}],
+        "schedulingProfiles": [{"name": "default", "plugins": [*weights, {"pluginRef": _PICKER}]}],
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def objectives(args: "InferencePoolArgs") -> str:
+    """Return the objectives file (YAML): name and priority of each."""
+    found = [{"name": item["name"], "priority": item["priority"]} for item in args.get("objectives", [])]
+    return yaml.safe_dump({"objectives": found}, sort_keys=False)
+
+
+def callout(args: "InferencePoolArgs", replicas_port: int) -> Callout:
+    """Return the callout that the picker's objects are made from.
+
+    One pod that is recreated, never two at once: prefix index and load are kept in memory, and of two pickers each
+    would see half of the traffic.
+    """
+    name, namespace, picker = args["name"], args["namespace"], args["picker"]
+    files = {"config.yaml": config(picker)}
+    flags = [
+        f"--pool-name={name}",
+        f"--pool-namespace={namespace}",
+        f"--replicas=dns:{name}{REPLICAS_SUFFIX}.{namespace}.svc:{replicas_port}",
+    ]
+    if args.get("objectives"):
+        files["objectives.yaml"] = objectives(args)
+        flags.append(f"--objectives-file={CONFIG_DIR}/objectives.yaml")
+    return Callout(
+        name=f"{name}{PICKER_SUFFIX}",
+        namespace=namespace,
+        module="picker",
+        role="picker",
+        image=picker["image"],
+        grpc_port=GRPC_PORT,
+        health_port=HEALTH_PORT,
+        config=files,
+        flags=tuple(flags),
+        recreate=True,
+        drain_timeout_s=picker.get("drain_timeout_s", _DRAIN_S),
+        log_level=picker.get("log_level", "info"),
+        tls_secret=picker.get("tls_secret"),
+        cpu=picker.get("cpu", "1"),
+        memory=picker.get("memory", "1Gi"),
+    )
+
+
+def problems(picker: "Picker", path: str) -> Iterator[ConfigError]:
+    """Yield every reason why the picker cannot be rendered."""
+    yield from check_image(f"{path}.image", picker["image"])
+    yield from check_quantity(f"{path}.cpu", picker.get("cpu", "1"))
+    yield from check_quantity(f"{path}.memory", picker.get("memory", "1Gi"))
+    yield from check_range(f"{path}.drain_timeout_s", picker.get("drain_timeout_s", _DRAIN_S), 1, 3600, "seconds")
+    yield from check_log_level(f"{path}.log_level", picker.get("log_level", "info"))
+    seen: set[str] = set()
+    for index, scorer in enumerate(picker.get("scorers", [])):
+        kind, where = scorer["type"], f"{path}.scorers[{index}]"
+        if kind not in SCORERS:
+            yield ConfigError(f"{where}.type", kind, "a scorer of the picker", did_you_mean(kind, SCORERS))
+        if kind in seen:
+            yield ConfigError(f"{where}.type", kind, "each scorer once", "Remove one of them")
+        seen.add(kind)
+        yield from check_range(f"{where}.weight", scorer.get("weight", 1.0), 0, 1000, "a weight")

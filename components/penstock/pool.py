@@ -1,0 +1,115 @@
+"""The component `InferencePool`: one pool of replicas and its endpoint picker."""
+
+from typing import Any, NotRequired, TypedDict
+
+import pulumi
+
+from ._apply import apply, child_options
+from ._shape import conform
+from .errors import raise_if
+from .manifests import callout
+from .manifests import picker as picker_manifests
+from .manifests import pool as manifests
+
+
+class Scorer(TypedDict):
+    """One scorer of the picker's profile."""
+
+    type: str
+    """Upstream's name, e.g. `prefix-cache-scorer`."""
+    weight: NotRequired[float]
+    """Its share in the sum of scores. Default upstream's."""
+    parameters: NotRequired[dict[str, Any]]
+    """Parameters of the scorer, by upstream's names."""
+
+
+class Picker(TypedDict):
+    """Penstock's endpoint picker."""
+
+    scorers: NotRequired[list[Scorer]]
+    """Scorers and weights. Default prefix cache 3, queue 2, KV cache 2, LoRA affinity 1."""
+    drain_timeout_s: NotRequired[int]
+    """Seconds to finish open streams after SIGTERM. Default 30."""
+    log_level: NotRequired[str]
+    """`debug`, `info`, `warning` or `error`. Default `info`."""
+    tls_secret: NotRequired[str]
+    """TLS Secret of the picker's server. Default: it makes a self-signed certificate, which GKE accepts."""
+    cpu: NotRequired[str]
+    """CPU request. Default `1`."""
+    memory: NotRequired[str]
+    """Memory request and limit. Default `1Gi`."""
+    image: pulumi.Input[str]
+    """Image of Penstock's services, pinned by tag or digest."""
+
+
+class Objective(TypedDict):
+    """A class of requests that the picker knows by name."""
+
+    name: str
+    """Value of the objective header."""
+    priority: int
+    """Higher goes first; a negative one is shed first."""
+
+
+class InferencePoolArgs(TypedDict):
+    """Arguments of `InferencePool`."""
+
+    name: str
+    """Name of the pool, a DNS label of at most 54 characters."""
+    namespace: str
+    """Namespace of pool, picker and replicas."""
+    picker: Picker
+    """The pool's endpoint picker."""
+    selector: NotRequired[dict[str, str]]
+    """Labels of the replicas' pods. Default: those of the `ModelReplicaSet` with the pool's name."""
+    target_ports: NotRequired[list[int]]
+    """Ports that each replica serves on. Default 8000."""
+    failure_mode: NotRequired[str]
+    """Without the picker: `FailClose` answers 503, `FailOpen` picks any replica. Default `FailClose`."""
+    timeout_s: NotRequired[int]
+    """Seconds for a whole answer, streams included. Default 600."""
+    draining_timeout_s: NotRequired[int]
+    """Seconds that a leaving replica's connections live on. Default 60."""
+    log_sample_rate: NotRequired[float]
+    """Share of requests that the load balancer logs, 0 to 1. Default 0."""
+    zone_count: NotRequired[int]
+    """Zones that the nodes span: the pool makes a network endpoint group per port and zone. Default 1."""
+    objectives: NotRequired[list[Objective]]
+    """Priorities by name; requests without one have priority 0."""
+    objective_api: NotRequired[str]
+    """Also declare InferenceObjective objects, for `gaie-1.5` or `llm-d-0.10` tools. Default: none."""
+    security_policy: NotRequired[pulumi.Input[str]]
+    """Name of a regional Cloud Armor policy."""
+
+
+class InferencePool(pulumi.ComponentResource):
+    """InferencePool, the Service of its replicas, its picker, HealthCheckPolicy, GCPBackendPolicy and objectives."""
+
+    pool_name: pulumi.Output[str]
+    """Name of the InferencePool object."""
+
+    def __init__(self, name: str, args: InferencePoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Register the component. Raises `ConfigErrors` before anything is registered."""
+        args = conform(InferencePoolArgs, args, name)
+        raise_if(manifests.problems(args, name))
+        super().__init__("penstock:index:InferencePool", name, None, opts)
+
+        apply(f"{name}-replicas", manifests.replicas_service(args), child_options(self))
+        picker_service = self._picker(name, args)
+        pool = apply(f"{name}-pool", manifests.pool(args), child_options(self, [picker_service]))
+        apply(f"{name}-health", manifests.health_policy(args), child_options(self, [pool]))
+        apply(f"{name}-backend", manifests.backend_policy(args), child_options(self, [pool]))
+        if args.get("objective_api"):
+            for item in args.get("objectives", []):
+                role = f"{name}-objective-{item['name']}"
+                apply(role, manifests.objective(args, item), child_options(self, [pool]))
+
+        self.pool_name = pulumi.Output.from_input(args["name"])
+        self.register_outputs({"poolName": self.pool_name})
+
+    def _picker(self, name: str, args: InferencePoolArgs) -> pulumi.Resource:
+        made = picker_manifests.callout(args, manifests.target_ports(args)[0])
+        account = apply(f"{name}-picker-service-account", callout.account(made), child_options(self))
+        config = apply(f"{name}-picker-config", callout.config_map(made), child_options(self))
+        apply(f"{name}-picker-deployment", callout.deployment(made), child_options(self, [account, config]))
+        return apply(f"{name}-picker-service", callout.service(made), child_options(self))

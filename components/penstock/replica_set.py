@@ -1,0 +1,104 @@
+"""The component `ModelReplicaSet`: one uniform set of single-node vLLM replicas."""
+
+from typing import NotRequired, TypedDict
+
+import pulumi
+
+from ._apply import apply, child_options
+from ._shape import conform
+from .errors import raise_if
+from .manifests import replica_set as manifests
+
+
+class Adapter(TypedDict):
+    """A LoRA adapter that a replica loads at start."""
+
+    name: str
+    """Name that clients use as `model`."""
+    source: str
+    """Model id on the hub, or absolute path in the container."""
+
+
+class Accelerator(TypedDict):
+    """The GPUs of one replica."""
+
+    type: NotRequired[str]
+    """GPU type as GKE labels its nodes, e.g. `nvidia-l4`. Default: any node that has the GPUs."""
+    count: NotRequired[int]
+    """GPUs per replica; more than one means tensor parallelism. Default 1."""
+
+
+class SecretKey(TypedDict):
+    """A key of a Secret in the same namespace."""
+
+    name: str
+    """The Secret's name."""
+    key: NotRequired[str]
+    """The key in it. Default `token`."""
+
+
+class ModelReplicaSetArgs(TypedDict):
+    """Arguments of `ModelReplicaSet`."""
+
+    name: str
+    """Name of the objects and of the pool that selects the replicas, a DNS label of at most 54 characters."""
+    namespace: str
+    """Namespace of the pool."""
+    model: str
+    """Name that clients use as `model`."""
+    source: str
+    """Model id on the hub, or absolute path in the container."""
+    replicas: int
+    """Number of replicas."""
+    adapters: NotRequired[list[Adapter]]
+    """LoRA adapters that every replica loads at start."""
+    max_loras: NotRequired[int]
+    """Adapters that one batch may mix. Default: as many as there are adapters."""
+    max_lora_rank: NotRequired[int]
+    """Highest rank of any adapter. Default vLLM's."""
+    allow_runtime_lora_updates: NotRequired[bool]
+    """Whether adapters may be loaded while replicas run, by a call without authentication. Default false."""
+    max_model_len: NotRequired[int]
+    """Context length in tokens. Default the model's."""
+    extra_args: NotRequired[list[str]]
+    """More arguments of `vllm serve`, each `--flag` or `--flag=value`; none that another field sets."""
+    accelerator: NotRequired[Accelerator]
+    """GPUs per replica. Default one of any type."""
+    node_selector: NotRequired[dict[str, str]]
+    """Further node labels to ask for."""
+    cpu: NotRequired[str]
+    """CPU request per replica. Default `4`."""
+    memory: NotRequired[str]
+    """Memory request and limit per replica, shared memory included. Default `24Gi`."""
+    shared_memory_mib: NotRequired[int]
+    """Size of /dev/shm in MiB. Default 2048."""
+    cache_gib: NotRequired[int]
+    """Room for weights and compiled kernels on the node's disk, in GiB. Default 100."""
+    startup_timeout_s: NotRequired[int]
+    """Seconds until a replica that loads its weights counts as failed. Default 1800."""
+    drain_timeout_s: NotRequired[int]
+    """Seconds that open answers have to finish before a replica ends. Default 60."""
+    hf_token_secret: NotRequired[SecretKey]
+    """Secret with the hub's token, for gated models. The token itself never passes through here."""
+    image: pulumi.Input[str]
+    """vLLM image, pinned by tag or digest."""
+
+
+class ModelReplicaSet(pulumi.ComponentResource):
+    """ServiceAccount, Deployment and PodDisruptionBudget of one set of replicas."""
+
+    replica_set_name: pulumi.Output[str]
+    """Name of the set: of its Deployment, and value of the label by which a pool selects it."""
+
+    def __init__(self, name: str, args: ModelReplicaSetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Register the component. Raises `ConfigErrors` before anything is registered."""
+        args = conform(ModelReplicaSetArgs, args, name)
+        raise_if(manifests.problems(args, name))
+        super().__init__("penstock:index:ModelReplicaSet", name, None, opts)
+
+        account = apply(f"{name}-service-account", manifests.account(args), child_options(self))
+        apply(f"{name}-deployment", manifests.deployment(args), child_options(self, [account]))
+        apply(f"{name}-budget", manifests.budget(args), child_options(self))
+
+        self.replica_set_name = pulumi.Output.from_input(args["name"])
+        self.register_outputs({"replicaSetName": self.replica_set_name})
