@@ -18,6 +18,7 @@ class Resource:
     `inputs` are as sent to the engine: camelCase, None dropped, secrets wrapped by Pulumi's secret envelope,
     unknowns (in preview) as `UNKNOWN`. `parent` and `dependencies` are logical names of other resources in the same
     graph, as `type::name`; `options` holds only what differs from Pulumi's defaults (protect, ignoreChanges, ...).
+    `outputs` are what a component registered at its end (`register_outputs`), in the form of `inputs`.
     """
 
     type: str
@@ -28,6 +29,7 @@ class Resource:
     dependencies: tuple[str, ...] = ()
     property_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -37,12 +39,17 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """All that one program registered for one environment, in the order of registration."""
+    """All that one program registered for one environment, in the order in which it constructed them.
+
+    Parents and dependencies therefore stand before what needs them. `notes` tell what the recording could not
+    know (a secret that cannot be decrypted offline).
+    """
 
     environment: str
     preview: bool
     resources: tuple[Resource, ...]
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def manifests(self) -> Iterator[dict[str, Any]]:
         """Yield each Kubernetes object (`apiVersion`, `kind`, `metadata`, ...) that the program declares."""
