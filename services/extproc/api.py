@@ -23,7 +23,8 @@ class BodyMode(enum.Enum):
     WHOLE = "whole"
     """Once, complete. The message's headers are held back until then, so that they may still be changed."""
     CHUNKS = "chunks"
-    """Each piece as it passes, of any size, cut anywhere; the last call has `last=True` and may be empty."""
+    """Each piece as it passes, of any size, cut anywhere; the last call has `last=True` and may be empty. It is also
+    made for a message without a body, where what it returns is not sent."""
 
 
 class Headers:
@@ -195,6 +196,10 @@ class Exchange:
 Answer = Reply | Awaitable[Reply | None] | None
 """None lets the exchange go on; a `Reply` ends it; an awaitable suspends this stream only."""
 
+ChunkAnswer = bytes | Reply | Awaitable[bytes | Reply]
+"""What goes on in place of a chunk. A `Reply` ends the exchange: with its status while response headers can still be
+sent; later by an error event that closes an SSE stream, or by a reset of any other stream."""
+
 
 class FilterStream:
     """A filter's view of one exchange. Override what is needed; every hook defaults to "go on"."""
@@ -207,7 +212,7 @@ class FilterStream:
         """WHOLE: `exchange.request_body` is complete (empty for a request without a body)."""
         return None
 
-    def on_request_chunk(self, chunk: bytes, last: bool) -> bytes | Awaitable[bytes]:
+    def on_request_chunk(self, chunk: bytes, last: bool) -> ChunkAnswer:
         """CHUNKS: return what goes upstream in place of `chunk`."""
         return chunk
 
@@ -219,7 +224,7 @@ class FilterStream:
         """WHOLE: `exchange.response_body` is complete."""
         return None
 
-    def on_response_chunk(self, chunk: bytes, last: bool) -> bytes | Awaitable[bytes]:
+    def on_response_chunk(self, chunk: bytes, last: bool) -> ChunkAnswer:
         """CHUNKS: return what goes to the client in place of `chunk`."""
         return chunk
 
@@ -234,7 +239,8 @@ class Filter:
     request_body: ClassVar[BodyMode] = BodyMode.NONE
     response_body: ClassVar[BodyMode] = BodyMode.NONE
     fail_open: bool = False
-    """What an exception in a hook does: False denies with 500, True skips this filter for the exchange."""
+    """What an exception or a missed deadline in a hook does: False denies with 500 or 504, True skips this filter for
+    the rest of the exchange (changes that it has made stay)."""
 
     def open(self, exchange: Exchange) -> FilterStream:
         """Return the stream of this filter for one exchange."""

@@ -20,13 +20,13 @@ class Limits:
     max_body_bytes: int = MAX_BODY_BYTES
     """Larger request bodies get 413; a response body that has to be held whole gets 502."""
     request_headers_s: float = 5.0
-    """All `on_request_headers` hooks of one request, together."""
+    """One `on_request_headers` hook."""
     request_body_s: float = 10.0
-    """All `on_request_body` or `on_request_chunk` hooks for one message, together."""
+    """One `on_request_body` or `on_request_chunk` hook."""
     response_headers_s: float = 5.0
-    """All `on_response_headers` hooks, together."""
+    """One `on_response_headers` hook."""
     response_body_s: float = 10.0
-    """All `on_response_body` or `on_response_chunk` hooks for one message, together."""
+    """One `on_response_body` or `on_response_chunk` hook."""
     upload_idle_s: float = 60.0
     """Silence of a client whose request is being held until it is complete. Each piece that arrives starts it anew."""
     stream_idle_s: float = 3600.0

@@ -1,35 +1,28 @@
-"""The command line and the life of a callout process.
+"""The entry point that all callouts share.
 
-A service's `__main__.py` is `sys.exit(main("body-router", build, defaults={"grpc_port": 9004}))`.
+A service's `__main__.py` is `sys.exit(main("body-router", build, defaults={"grpc_port": 9004, "health_port": 9005}))`.
 """
 
 import argparse
+import asyncio
+import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from services.extproc.api import Filter
-from services.extproc.limits import Limits
+from services.extproc import flags as flags_
+from services.extproc import logs
+from services.extproc.config import ConfigError
+from services.extproc.process import Process, ServeError
+from services.extproc.service import Service
+from services.extproc.tls import TlsError
+from services.extproc.workers import run_workers
 
+__all__ = ["Service", "main"]
 
-class Service:
-    """What a callout does. Subclass it, or hand filters to it where there is nothing to start or stop.
+logger = logging.getLogger("penstock.extproc")
 
-    `start` and `stop` run on the event loop that serves; `filters` is read after `start`.
-    """
-
-    def __init__(self, filters: Sequence[Filter] = (), limits: Limits | None = None) -> None:
-        self.filters: Sequence[Filter] = filters
-        """In the order of the request; the response passes them in reverse."""
-        self.limits = limits or Limits()
-
-    async def start(self) -> None:
-        """Begin background work. Called once, before the first exchange."""
-
-    async def stop(self) -> None:
-        """End background work. Called once, after the last exchange."""
-
-    def ready(self) -> bool:
-        """Tell whether requests can be served; polled about four times a second, drives gRPC health."""
-        return True
+WORKER_GRACE_S = 10.0
+"""How much longer than `--drain-timeout` a worker may take to end before it is killed, seconds."""
 
 
 def main(
@@ -50,6 +43,46 @@ def main(
         argv: arguments without the program's name; None reads `sys.argv`.
 
     Returns:
-        0 after a graceful stop, 1 when something broke, 2 for wrong flags or config.
+        0 after a graceful stop, 1 when something broke, 2 for wrong flags or config. Wrong flags and `--help` leave by
+        SystemExit, as argparse does.
     """
-    raise NotImplementedError
+    flags = flags_.parse(name, add_arguments, defaults or {}, argv)
+    logs.configure(name, flags.log_level)
+    try:
+        service = build(flags)
+    except ConfigError as error:
+        print(f"penstock {name}: {error}", file=sys.stderr)
+        return 2
+    if flags.processes == 1:
+        return _run(name, service, flags)
+
+    def work(index: int, parent: int) -> int:
+        return _run(name, service, flags_.for_worker(flags, index), parent)
+
+    return run_workers(flags.processes, work, flags.drain_timeout + WORKER_GRACE_S)
+
+
+def _run(name: str, service: Service, flags: argparse.Namespace, parent: int | None = None) -> int:
+    """Serve in this process."""
+
+    async def serve() -> None:
+        await Process(name, service, flags, parent).run()
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve())
+    except (ConfigError, ServeError, TlsError) as error:
+        print(f"penstock {name}: {error}", file=sys.stderr)
+        return 2
+    except Exception:
+        logger.exception("serving failed")
+        return 1
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows has none
+        return None
+    return uvloop.new_event_loop

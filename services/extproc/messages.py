@@ -1,0 +1,191 @@
+"""Between protobuf messages and the plain values that sessions work with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf import struct_pb2
+
+from services.extproc.api import HeaderChanges, Reply
+from services.extproc.limits import CHUNK_BYTES
+from services.extproc.proto import ext_proc_pb2 as pb
+
+_OVERWRITE = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Names of one direction: protobuf fields (the same in both messages), hooks and `Exchange` attributes."""
+
+    name: str
+    headers: str = field(init=False)
+    body: str = field(init=False)
+    trailers: str = field(init=False)
+    changes: str = field(init=False)
+    body_changed: str = field(init=False)
+    on_headers: str = field(init=False)
+    on_body: str = field(init=False)
+    on_chunk: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        for part in ("headers", "body", "trailers", "changes", "body_changed"):
+            object.__setattr__(self, part, f"{self.name}_{part}")
+        for hook in ("headers", "body", "chunk"):
+            object.__setattr__(self, f"on_{hook}", f"on_{self.name}_{hook}")
+
+
+REQUEST, RESPONSE = Side("request"), Side("response")
+
+
+def read_headers(headers: pb.HeaderMap) -> list[tuple[str, bytes]]:
+    """Return the header fields; Envoy fills `raw_value`, other proxies may fill `value`."""
+    return [(header.key, header.raw_value or header.value.encode()) for header in headers.headers]
+
+
+def headers_answer(side: Side, changes: HeaderChanges, clear_route_cache: bool) -> pb.ProcessingResponse:
+    """Let the headers go on with `changes`."""
+    message = pb.ProcessingResponse()
+    answer = getattr(message, side.headers)
+    answer.SetInParent()
+    _change(answer, changes, clear_route_cache)
+    return message
+
+
+def body_answer(
+    side: Side, body: bytes | None, changes: HeaderChanges | None, clear_route_cache: bool
+) -> pb.ProcessingResponse:
+    """Answer one body message of STREAMED or BUFFERED: None leaves the body as it came, `b""` takes it away."""
+    message = pb.ProcessingResponse()
+    answer = getattr(message, side.body)
+    answer.SetInParent()
+    if changes is not None:
+        _change(answer, changes, clear_route_cache)
+    if body:
+        answer.response.body_mutation.body = body
+    elif body is not None:
+        answer.response.body_mutation.clear_body = True
+    return message
+
+
+def pieces(side: Side, body: bytes, last: bool) -> list[pb.ProcessingResponse]:
+    """Send `body` on in FULL_DUPLEX_STREAMED, cut to size; with `last` the body ends there."""
+    size = len(body)
+    if size <= CHUNK_BYTES:
+        return [_piece(side, body, last)] if size or last else []
+    return [
+        _piece(side, body[start : start + CHUNK_BYTES], last and start + CHUNK_BYTES >= size)
+        for start in range(0, size, CHUNK_BYTES)
+    ]
+
+
+def trailers_answer(side: Side) -> pb.ProcessingResponse:
+    """Let the trailers go on."""
+    message = pb.ProcessingResponse()
+    getattr(message, side.trailers).SetInParent()
+    return message
+
+
+def immediate_answer(reply: Reply) -> pb.ProcessingResponse:
+    """Answer the client in place of the upstream."""
+    message = pb.ProcessingResponse()
+    answer = message.immediate_response
+    answer.status.code = reply.status
+    answer.body = reply.body
+    answer.details = reply.details
+    for name, value in reply.headers.items():
+        _set_header(answer.headers, name, value)
+    return message
+
+
+def write_struct(struct: struct_pb2.Struct, values: Mapping[str, object]) -> None:
+    """Fill `struct` from plain values. Raises TypeError for what a Struct cannot hold."""
+    for key, value in values.items():
+        _write_value(struct.fields[key], value)
+
+
+class Structs(Mapping[str, Mapping[str, object]]):
+    """A protobuf map of Structs as plain values, converted when looked at: most filters never do."""
+
+    __slots__ = ("_done", "_structs")
+
+    def __init__(self, structs: Mapping[str, struct_pb2.Struct]) -> None:
+        self._structs = structs
+        self._done: dict[str, Mapping[str, object]] = {}
+
+    def __getitem__(self, key: str) -> Mapping[str, object]:
+        if key not in self._done:
+            if key not in self._structs:  # a protobuf map would create the entry
+                raise KeyError(key)
+            self._done[key] = _read_struct(self._structs[key])
+        return self._done[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._structs)
+
+    def __len__(self) -> int:
+        return len(self._structs)
+
+
+def _piece(side: Side, body: bytes, last: bool) -> pb.ProcessingResponse:
+    message = pb.ProcessingResponse()
+    piece = getattr(message, side.body).response.body_mutation.streamed_response
+    piece.SetInParent()
+    piece.body = body
+    if last:
+        piece.end_of_stream = True
+    return message
+
+
+def _change(answer: pb.HeadersResponse | pb.BodyResponse, changes: HeaderChanges, clear_route_cache: bool) -> None:
+    if changes.set:
+        mutation = answer.response.header_mutation
+        for name, value in changes.set.items():
+            _set_header(mutation, name, value)
+    if changes.remove:
+        answer.response.header_mutation.remove_headers.extend(sorted(changes.remove.difference(changes.set)))
+    if clear_route_cache:
+        answer.response.clear_route_cache = True
+
+
+def _set_header(mutation: pb.HeaderMutation, name: str, value: str) -> None:
+    """Overwrite a header. Envoy reads `raw_value` alone: a header with only `value` arrives empty."""
+    if "\n" in value or "\r" in value or "\0" in value:
+        raise ValueError(f"header {name!r}: a value must not contain line breaks or NUL")
+    option = mutation.set_headers.add()
+    option.append_action = _OVERWRITE
+    option.header.key = name
+    option.header.raw_value = value.encode("utf-8", "surrogateescape")
+
+
+def _write_value(target: struct_pb2.Value, value: object) -> None:
+    if isinstance(value, str):
+        target.string_value = value
+    elif isinstance(value, bool):
+        target.bool_value = value
+    elif isinstance(value, int | float):
+        target.number_value = value
+    elif isinstance(value, Mapping):
+        target.struct_value.SetInParent()
+        write_struct(target.struct_value, value)
+    elif isinstance(value, list | tuple):
+        target.list_value.SetInParent()
+        for item in value:
+            _write_value(target.list_value.values.add(), item)
+    elif value is None:
+        target.null_value = struct_pb2.NULL_VALUE
+    else:
+        raise TypeError(f"metadata cannot hold {type(value).__name__}; use text, numbers, booleans, lists or mappings")
+
+
+def _read_struct(struct: struct_pb2.Struct) -> dict[str, object]:
+    return {key: _read_value(value) for key, value in struct.fields.items()}
+
+
+def _read_value(value: struct_pb2.Value) -> object:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _read_struct(value.struct_value)
+    if kind == "list_value":
+        return [_read_value(item) for item in value.list_value.values]
+    if kind is None or kind == "null_value":
+        return None
+    return getattr(value, kind)
