@@ -5,6 +5,7 @@ from penstock import InferenceGateway
 InferenceGateway("gateway", {"name": "inference-gateway", "namespace": "inference"})
 """
 
+from ._naming import pool_name, pool_object_names, slug
 from .body_router import BodyRouter, BodyRouterArgs, ServedModel
 from .errors import ConfigError, ConfigErrors, PenstockError
 from .extensions import ExtensionCallout, Extensions, ExtensionsArgs, RoutingCallout
@@ -40,4 +41,7 @@ __all__ = [
     "SecretKey",
     "ServedModel",
     "WeightedPool",
+    "pool_name",
+    "pool_object_names",
+    "slug",
 ]

@@ -30,6 +30,11 @@ def pool_name(model: str, replica_set: str) -> str:
     return f"{slug(model)}-{replica_set}"
 
 
+def pool_object_names(pool: str) -> tuple[str, ...]:
+    """Return the names of the workloads and Services of one pool and its replicas, each taken in the namespace."""
+    return (pool, f"{pool}{PICKER_SUFFIX}", f"{pool}{REPLICAS_SUFFIX}")
+
+
 def check_label(path: str, value: str, suffix: str = "", what: str = "name") -> Iterator[ConfigError]:
     """Yield an error unless `value` is a DNS label and stays one with the longest `suffix` that is put behind it.
 

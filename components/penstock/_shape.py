@@ -8,7 +8,7 @@ import collections.abc
 import inspect
 import types
 from collections.abc import Mapping
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NotRequired, TypeVar, Union, cast, get_args, get_origin, is_typeddict
 
 import pulumi
 
@@ -40,7 +40,7 @@ def _value(shape: Any, value: Any, path: str, errors: list[ConfigError]) -> Any:
     if shape is Any or isinstance(value, pulumi.Output) or inspect.isawaitable(value):
         return value
     origin, params = get_origin(shape), get_args(shape)
-    if origin in (Union, types.UnionType):  # Optional and pulumi.Input: the first member is the plain type
+    if origin in (NotRequired, Union, types.UnionType):  # of Optional and pulumi.Input the first member is plain
         return _value(params[0], value, path, errors)
     if is_typeddict(shape):
         return _typed_dict(shape, value, path, errors)
@@ -58,7 +58,7 @@ def _value(shape: Any, value: Any, path: str, errors: list[ConfigError]) -> Any:
 def _typed_dict(shape: Any, value: Any, path: str, errors: list[ConfigError]) -> Any:
     if not isinstance(value, Mapping):
         return _wrong(value, path, "a map", errors)
-    hints = get_type_hints(shape)
+    hints = shape.__annotations__  # real types; `get_type_hints` cannot resolve the forward references of pulumi.Input
     given = {key: item for key, item in value.items() if item is not None}
     for key in given.keys() - hints.keys():
         errors.append(ConfigError(f"{path}.{key}", given[key], "a known field", did_you_mean(key, hints)))

@@ -55,6 +55,9 @@ class BodyRouter(pulumi.ComponentResource):
     service_port: pulumi.Output[int]
     """Port of ext_proc on the Service, HTTP/2 over TLS."""
 
+    problems = staticmethod(manifests.problems)
+    """Yields every reason why arguments are refused; a program can check all components before it makes one."""
+
     def __init__(self, name: str, args: BodyRouterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""
         args = conform(BodyRouterArgs, args, name)

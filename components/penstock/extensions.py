@@ -77,6 +77,9 @@ class Extensions(pulumi.ComponentResource):
     callout_count: pulumi.Output[int]
     """Number of callouts in the traffic extension."""
 
+    problems = staticmethod(manifests.problems)
+    """Yields every reason why arguments are refused; a program can check all components before it makes one."""
+
     def __init__(self, name: str, args: ExtensionsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""
         args = conform(ExtensionsArgs, args, name)

@@ -57,6 +57,9 @@ class InferenceGateway(pulumi.ComponentResource):
     listener: pulumi.Output[str]
     """Name of the listener that routes attach to."""
 
+    problems = staticmethod(manifests.problems)
+    """Yields every reason why arguments are refused; a program can check all components before it makes one."""
+
     def __init__(self, name: str, args: InferenceGatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""
         args = conform(InferenceGatewayArgs, args, name)

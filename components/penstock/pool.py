@@ -88,6 +88,9 @@ class InferencePool(pulumi.ComponentResource):
     pool_name: pulumi.Output[str]
     """Name of the InferencePool object."""
 
+    problems = staticmethod(manifests.problems)
+    """Yields every reason why arguments are refused; a program can check all components before it makes one."""
+
     def __init__(self, name: str, args: InferencePoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""
         args = conform(InferencePoolArgs, args, name)

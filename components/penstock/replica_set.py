@@ -90,6 +90,9 @@ class ModelReplicaSet(pulumi.ComponentResource):
     replica_set_name: pulumi.Output[str]
     """Name of the set: of its Deployment, and value of the label by which a pool selects it."""
 
+    problems = staticmethod(manifests.problems)
+    """Yields every reason why arguments are refused; a program can check all components before it makes one."""
+
     def __init__(self, name: str, args: ModelReplicaSetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""
         args = conform(ModelReplicaSetArgs, args, name)

@@ -47,6 +47,9 @@ class ModelRoute(pulumi.ComponentResource):
     route_name: pulumi.Output[str]
     """Name of the HTTPRoute object."""
 
+    problems = staticmethod(manifests.problems)
+    """Yields every reason why arguments are refused; a program can check all components before it makes one."""
+
     def __init__(self, name: str, args: ModelRouteArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""
         args = conform(ModelRouteArgs, args, name)

@@ -21,6 +21,8 @@ HEALTH_PORT = 9005
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Default cap of a request body."""
 
+UNIQUE_NAME = "a name that no other model or adapter has"
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -91,6 +93,6 @@ def _model_problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
         for where, name in named:
             yield from check_header_value(where, name)
             if name in seen:
-                fix = f"Rename one of them: {seen[name]} has the same name"
-                yield ConfigError(where, name, "a name that no other model or adapter has", fix)
+                fix = f"Rename it: {seen[name].lstrip('.')} has the same name"
+                yield ConfigError(where, name, UNIQUE_NAME, fix)
             seen.setdefault(name, where)

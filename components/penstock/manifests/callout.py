@@ -163,7 +163,7 @@ def _container(callout: Callout) -> Manifest:
             "requests": {"cpu": callout.cpu, "memory": callout.memory},
             "limits": {"memory": callout.memory},  # no CPU limit: throttling would delay every request
         },
-        "startupProbe": _probe(callout, "readiness", 1, 60),
+        "startupProbe": _probe(callout, "liveness", 1, 60),
         "readinessProbe": _probe(callout, "readiness", 5, 2),
         "livenessProbe": _probe(callout, "liveness", 10, 3),
         "lifecycle": {"preStop": {"sleep": {"seconds": DETACH_S}}},

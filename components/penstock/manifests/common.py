@@ -15,6 +15,10 @@ GKE_API = "networking.gke.io"
 INFERENCE_API = "inference.networking.k8s.io"
 """API groups. Source: Gateway API 1.5, GKE Gateway, Gateway API Inference Extension 1.6."""
 
+WAIT_FOR = "pulumi.com/waitFor"
+WAIT_TIMEOUT = "pulumi.com/timeoutSeconds"
+"""Await annotations; custom resources count as ready at once without them. Source: Pulumi Kubernetes provider 4.34."""
+
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kMGTP]|[KMGTP]i)?")
 _HTTP_HEADER_VALUE_MAX = 4096
 

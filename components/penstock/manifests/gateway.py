@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .._labels import labels
 from .._naming import ROUTING_SUFFIX, check_label
 from ..errors import ConfigError
-from .common import GATEWAY_API, GKE_API, Manifest, manifest, target_ref
+from .common import GATEWAY_API, GKE_API, WAIT_FOR, WAIT_TIMEOUT, Manifest, manifest, target_ref
 
 if TYPE_CHECKING:
     from ..gateway import GatewayTls, InferenceGatewayArgs
@@ -18,10 +18,6 @@ CLASS = "gke-l7-rilb"
 CERT_MANAGER_OPTION = "networking.gke.io/cert-manager-certs"
 PRE_SHARED_OPTION = "networking.gke.io/pre-shared-certs"
 """Listener TLS options: comma-separated regional certificates. Source: GKE, "Secure a Gateway"."""
-
-WAIT_FOR = "pulumi.com/waitFor"
-WAIT_TIMEOUT = "pulumi.com/timeoutSeconds"
-"""Await annotations; custom resources count as ready at once without them. Source: Pulumi Kubernetes provider 4.34."""
 
 _WAIT_TIMEOUT_S = 900
 _HOSTNAME = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")

@@ -12,7 +12,7 @@ from .callout import CONFIG_DIR, Callout
 from .common import check_image, check_quantity, check_range
 
 if TYPE_CHECKING:
-    from ..pool import InferencePoolArgs, Picker
+    from ..pool import InferencePoolArgs, Picker, Scorer
 
 GRPC_PORT = 9002
 HEALTH_PORT = 9003
@@ -45,10 +45,7 @@ def config(picker: "Picker") -> str:
         else {"type": scorer["type"]}
         for scorer in scorers
     ]
-    weights = [
-        {"pluginRef": scorer["type"], "weight": scorer.get("weight", SCORERS.get(scorer["type"], 1.0))}
-        for scorer in scorers
-    ]
+    weights = [{"pluginRef": scorer["type"], "weight": _weight(scorer)} for scorer in scorers]
     document = {
         "apiVersion": CONFIG_API,
         "kind": "EndpointPickerConfig",
@@ -97,6 +94,11 @@ def callout(args: "InferencePoolArgs", replicas_port: int) -> Callout:
         cpu=picker.get("cpu", "1"),
         memory=picker.get("memory", "1Gi"),
     )
+
+
+def _weight(scorer: "Scorer") -> float:
+    weight = scorer.get("weight", SCORERS[scorer["type"]])
+    return int(weight) if weight.is_integer() else weight  # earlier releases of upstream take whole numbers only
 
 
 def problems(picker: "Picker", path: str) -> Iterator[ConfigError]:

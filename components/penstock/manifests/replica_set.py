@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from .._labels import REPLICA_SET, labels
 from .._naming import REPLICAS_SUFFIX, check_label, slug
 from ..errors import ConfigError
+from .body_router import UNIQUE_NAME
 from .common import (
+    WAIT_TIMEOUT,
     Manifest,
     check_header_value,
     check_image,
@@ -39,6 +41,7 @@ _DRAIN_S = 60
 _STARTUP_S = 1800
 _PROBE_S = 10
 _MARGIN_S = 30
+_ROLLOUT_MARGIN_S = 600
 
 _OWNED_FLAGS = {
     "--model": "source",
@@ -59,7 +62,11 @@ _OWNED_FLAGS = {
 
 
 def deployment(args: "ModelReplicaSetArgs") -> Manifest:
-    """Return the Deployment. It replaces one replica at a time without a surge: spare GPUs are rarely at hand."""
+    """Return the Deployment.
+
+    It replaces one replica at a time without a surge: spare GPUs are rarely at hand. Pulumi awaits it for as long as a
+    replica may load its weights, and some more for a node to be added.
+    """
     name = args["name"]
     spec = {
         "replicas": args["replicas"],
@@ -68,7 +75,9 @@ def deployment(args: "ModelReplicaSetArgs") -> Manifest:
         "selector": {"matchLabels": pool_selector(name)},
         "template": {"metadata": {"labels": _labels(args)}, "spec": _pod(args)},
     }
-    return manifest("apps/v1", "Deployment", name, args["namespace"], _labels(args), spec=spec)
+    wait = {WAIT_TIMEOUT: str(args.get("startup_timeout_s", _STARTUP_S) + _ROLLOUT_MARGIN_S)}
+    tags = _labels(args)
+    return manifest("apps/v1", "Deployment", name, args["namespace"], tags, annotations=wait, spec=spec)
 
 
 def account(args: "ModelReplicaSetArgs") -> Manifest:
@@ -127,6 +136,9 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
         value: Any = args.get(field)
         if value is not None:
             yield from check_range(f"{path}.{field}", value, low, high, unit)
+    secret = args.get("hf_token_secret")
+    if secret:
+        yield from check_label(f"{path}.hf_token_secret.name", secret["name"], what="a Secret's name")
     yield from _adapter_problems(args, path)
     yield from _extra_problems(args.get("extra_args", []), f"{path}.extra_args")
 
@@ -139,8 +151,7 @@ def _adapter_problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[Config
         if "=" in adapter["name"]:
             yield ConfigError(f"{where}.name", adapter["name"], "a name without `=`", "Rename it")
         if adapter["name"] in seen:
-            expected = "a name that differs from its model and the other adapters"
-            yield ConfigError(f"{where}.name", adapter["name"], expected, "Rename it")
+            yield ConfigError(f"{where}.name", adapter["name"], UNIQUE_NAME, "Rename it")
         seen.add(adapter["name"])
         if not re.fullmatch(r"[A-Za-z0-9/][\w./:-]*", adapter["source"]):
             fix = "Write it like `example/lora` or `/models/lora`"
