@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
 
@@ -83,8 +84,9 @@ def _messages(error: Exception) -> Sequence[str]:
 
     if isinstance(error, PenstockError):
         return [str(error)]
+    foreign = ("<", sysconfig.get_path("stdlib"))
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith(foreign)]
     where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     return [f"{type(error).__name__}: {error}{where}. Set PENSTOCK_TRACEBACK=1 for the whole traceback"]
 

@@ -246,4 +246,4 @@ def _options(request: resource_pb2.RegisterResourceRequest) -> dict[str, Any]:
 def _alias(alias: alias_pb2.Alias) -> str | dict[str, Any]:
     if alias.urn:
         return alias.urn
-    return {field.name: value for field, value in alias.spec.ListFields()}
+    return {field.name: value for field, value in alias.spec.ListFields() if value}
