@@ -1,0 +1,58 @@
+"""Request headers that the path trusts, and that clients therefore may not send.
+
+Sources: Gateway API Inference Extension v1.6 (endpoint picker protocol v1.0, body based routing), llm-d-router v0.10
+(`x-llm-d-*`, `x-slo-*`, disaggregated serving), vLLM and SGLang (`X-data-parallel-rank`), Penstock (`x-penstock-*`).
+"""
+
+MODEL_HEADER = "x-gateway-model-name"
+"""Carries the requested model or adapter (body based routing, Gateway API Inference Extension)."""
+
+BASE_MODEL_HEADER = "x-gateway-base-model-name"
+"""Carries the model that an adapter extends, so that routes need not know adapters (same source)."""
+
+TRUSTED_FAMILIES = (
+    "x-gateway-",
+    "x-llm-d-",
+    "x-penstock-",
+    "x-slo-",
+    "x-prefiller-",
+    "x-encoder-",
+    "x-data-parallel-",
+    "x-kv-cache-source-",
+)
+"""Beginnings of names: whatever upstream adds to a family later is removed as well."""
+
+TRUSTED_NAMES = frozenset(
+    {
+        "x-session-token",  # llm-d's session affinity: names a replica
+        "x-session-id",  # llm-d's session affinity: decides which replica
+        "test-epp-endpoint-selection",  # conformance tests: upstream's pickers obey it
+    }
+)
+
+NEVER_ALLOWED = (
+    "x-gateway-model-name",
+    "x-llm-d-model-name",
+    "x-gateway-base-model-name",
+    "x-llm-d-base-model-name",
+    "x-gateway-destination-endpoint",
+    "x-llm-d-destination-endpoint",
+    "x-penstock-",
+    "x-prefiller-",
+    "x-encoder-",
+    "x-data-parallel-",
+    "x-kv-cache-source-",
+    "test-epp-endpoint-selection",
+)
+"""Beginnings of names that decide model, replica or identity: no config may let clients send them."""
+
+
+def canonical(name: str) -> str:
+    """Return `name` as this module compares it: lower case, and `_` as `-`, since some servers make them one."""
+    return name.lower().replace("_", "-")
+
+
+def is_trusted(name: str) -> bool:
+    """Tell whether the path trusts the header `name`, in any case."""
+    name = canonical(name)
+    return name.startswith(TRUSTED_FAMILIES) or name in TRUSTED_NAMES
