@@ -147,7 +147,7 @@ class _ConfigReader:
         wanted = declaration.get("type")
         if wanted is None or _has_secure(value):
             return
-        if wanted not in _TYPES:
+        if not isinstance(wanted, str) or wanted not in _TYPES:
             self.errors.append(f"Pulumi.yaml: `{key}` has type {wanted!r}, expected one of {', '.join(_TYPES)}")
             return
         right = isinstance(value, _TYPES[wanted]) and not (wanted == "integer" and isinstance(value, bool))
@@ -163,15 +163,15 @@ class _ConfigReader:
         if _has_secure(value):
             self.secret_keys.add(key)
             self.notes.append(f"`{key}` is encrypted and cannot be read offline; it stands as an unknown secret")
-            self.config[key] = UNKNOWN if _is_secure(value) else json.dumps(_without_secure(value))
+            self.config[key] = UNKNOWN if _is_secure(value) else json.dumps(_without_secure(value), default=str)
         elif isinstance(value, str):
             self.config[key] = value
         elif value is not None:
-            self.config[key] = json.dumps(value)
+            self.config[key] = json.dumps(value, default=str)  # YAML knows dates, JSON does not
 
 
-def _article(noun: str) -> str:
-    return f"an {noun}" if str(noun)[0] in "aio" else f"a {noun}"
+def _article(noun: object) -> str:
+    return f"an {noun}" if str(noun).startswith(("a", "i", "o")) else f"a {noun}"
 
 
 def _is_secure(value: object) -> bool:
