@@ -138,8 +138,12 @@ class Exchange:
             self.connection.cut(flush)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the client goes away before the answer is complete."""
-        if self.connection is not None:
+        """Call `callback` when the client goes away before the answer is complete, at once if it has gone."""
+        if self.connection is None:
+            return
+        if self.connection.transport.is_closing():
+            callback()
+        else:
             self.connection.on_lost = callback
 
     def settle(self) -> None:

@@ -71,9 +71,9 @@ class Service:
             self.driver.abort(job.sequences)
             job.delivery.give_up()
 
-        exchange.on_lost(lost)
         job.delivery.pending = len(job.sequences)
         self.driver.submit(job.sequences)
+        exchange.on_lost(lost)
 
     async def complete(self, exchange: Exchange, job: Job) -> None:
         """Wait until every sequence of `job` has ended. Raises ClientGone."""
