@@ -37,10 +37,18 @@ def conform(shape: type[T], args: Mapping[str, Any], path: str) -> T:
 
 
 def _value(shape: Any, value: Any, path: str, errors: list[ConfigError]) -> Any:
-    if shape is Any or isinstance(value, pulumi.Output) or inspect.isawaitable(value):
-        return value
     origin, params = get_origin(shape), get_args(shape)
-    if origin in (NotRequired, Union, types.UnionType):  # of Optional and pulumi.Input the first member is plain
+    if origin is NotRequired:
+        return _value(params[0], value, path, errors)
+    if isinstance(value, pulumi.Output) or inspect.isawaitable(value):
+        if any(get_origin(param) is collections.abc.Awaitable for param in params):  # pulumi.Input
+            return value
+        expected = "a value that is known before the update, since it decides what is declared"
+        errors.append(ConfigError(path, "an output", expected, "Pass the value itself"))
+        return value
+    if shape is Any:
+        return _plain(value, path, errors)
+    if origin in (Union, types.UnionType):  # of Optional and pulumi.Input the first member is plain
         return _value(params[0], value, path, errors)
     if is_typeddict(shape):
         return _typed_dict(shape, value, path, errors)
@@ -65,6 +73,17 @@ def _typed_dict(shape: Any, value: Any, path: str, errors: list[ConfigError]) ->
     for key in sorted(shape.__required_keys__ - given.keys()):
         errors.append(ConfigError(f"{path}.{key}", None, "a value", "Set it, it has no default"))
     return {key: _value(hints[key], given[key], f"{path}.{key}", errors) for key in hints if key in given}
+
+
+def _plain(value: Any, path: str, errors: list[ConfigError]) -> Any:
+    """Return `value` if it is JSON: text of configuration files is made from it."""
+    if isinstance(value, Mapping):
+        return {str(key): _value(Any, item, f"{path}.{key}", errors) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_value(Any, item, f"{path}[{index}]", errors) for index, item in enumerate(value)]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    return _wrong(value, path, "JSON", errors)
 
 
 def _scalar(shape: type, value: Any, path: str, errors: list[ConfigError]) -> Any:

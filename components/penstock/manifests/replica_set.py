@@ -56,6 +56,10 @@ _OWNED_FLAGS = {
     "--tensor-parallel-size": "accelerator.count",
     "--api-key": "no field: keys are checked before the replica, and arguments are stored in plain text",
     "--config": "no field: a file could override what is declared here",
+    "--hf-token": "hf_token_secret",
+    "--root-path": "no field: paths are those of OpenAI's API",
+    "--ssl-certfile": "no field: the load balancer reaches replicas in plain text within the VPC",
+    "--ssl-keyfile": "no field: the load balancer reaches replicas in plain text within the VPC",
     "--uds": "no field: replicas are reached over TCP",
 }
 """Flags that arguments own, with the field that sets them. Source: vLLM 0.32, `vllm serve --help=all`."""

@@ -1,0 +1,191 @@
+"""What single components register, with preview off and on."""
+
+import json
+
+import penstock
+import pulumi
+import pytest
+
+from cli.graph.recorder import record
+from tests.support import component_schema
+from tests.support.arguments import CALLOUT, IMAGE, VALID, args_of, children, declared, of_kind
+
+INVENTORY = {
+    "InferenceGateway": {
+        "kubernetes:core/v1:Namespace": ["it-namespace"],
+        "kubernetes:gateway.networking.k8s.io/v1:Gateway": ["it-gateway"],
+        "kubernetes:networking.gke.io/v1:GCPGatewayPolicy": ["it-policy"],
+    },
+    "BodyRouter": {
+        "kubernetes:core/v1:ServiceAccount": ["it-service-account"],
+        "kubernetes:core/v1:ConfigMap": ["it-config"],
+        "kubernetes:apps/v1:Deployment": ["it-deployment"],
+        "kubernetes:core/v1:Service": ["it-service"],
+        "kubernetes:networking.gke.io/v1:HealthCheckPolicy": ["it-health"],
+        "kubernetes:policy/v1:PodDisruptionBudget": ["it-budget"],
+    },
+    "ModelReplicaSet": {
+        "kubernetes:core/v1:ServiceAccount": ["it-service-account"],
+        "kubernetes:apps/v1:Deployment": ["it-deployment"],
+        "kubernetes:policy/v1:PodDisruptionBudget": ["it-budget"],
+    },
+    "InferencePool": {
+        "kubernetes:core/v1:Service": ["it-replicas", "it-picker-service"],
+        "kubernetes:core/v1:ServiceAccount": ["it-picker-service-account"],
+        "kubernetes:core/v1:ConfigMap": ["it-picker-config"],
+        "kubernetes:apps/v1:Deployment": ["it-picker-deployment"],
+        "kubernetes:inference.networking.k8s.io/v1:InferencePool": ["it-pool"],
+        "kubernetes:networking.gke.io/v1:HealthCheckPolicy": ["it-health"],
+        "kubernetes:networking.gke.io/v1:GCPBackendPolicy": ["it-backend"],
+    },
+    "ModelRoute": {"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute": ["it-route"]},
+    "Extensions": {"kubernetes:networking.gke.io/v1:GCPRoutingExtension": ["it-routing"]},
+}
+
+
+@pytest.fixture(params=[False, True], ids=["update", "preview"])
+def preview(request):
+    return request.param
+
+
+@pytest.mark.parametrize("component", sorted(VALID))
+def test_inventory(component, preview):
+    """Type, name and parent: changing one replaces the object in every stack, and needs an alias."""
+    graph = declared(component, preview=preview)
+    own = f"penstock:index:{component}::it"
+    assert graph.resources[0].key == own
+    found: dict[str, list[str]] = {}
+    for resource in children(graph):
+        assert resource.parent == own
+        found.setdefault(resource.type, []).append(resource.name)
+    assert found == INVENTORY[component]
+
+
+def test_every_component_is_in_the_inventory():
+    assert {cls.__name__ for cls in component_schema.components()} == set(INVENTORY)
+
+
+@pytest.mark.parametrize("component", sorted(VALID))
+def test_preview_declares_what_the_update_declares(component):
+    update = [dict(resource.inputs) for resource in declared(component).resources]
+    assert update == [dict(resource.inputs) for resource in declared(component, preview=True).resources]
+
+
+def test_a_namespace_that_exists_is_not_declared(preview):
+    graph = declared("InferenceGateway", preview=preview, create_namespace=False)
+    assert "Namespace" not in {manifest["kind"] for manifest in graph.manifests()}
+
+
+def test_traffic_extension_appears_with_the_first_callout(preview):
+    graph = declared("Extensions", preview=preview, callouts=[CALLOUT])
+    assert of_kind(graph, "GCPTrafficExtension")["metadata"]["name"] == "gw-traffic"
+
+
+def test_objectives_become_objects_only_when_an_api_is_named(preview):
+    objectives = [{"name": "batch", "priority": -1}]
+    graph = declared("InferencePool", preview=preview, objectives=objectives)
+    assert "InferenceObjective" not in {manifest["kind"] for manifest in graph.manifests()}
+    graph = declared("InferencePool", preview=preview, objectives=objectives, objective_api="gaie-1.5")
+    assert of_kind(graph, "InferenceObjective")["spec"]["priority"] == -1
+
+
+def test_an_unknown_image_stays_unknown_and_secret_values_stay_secret():
+    """Values may come from outputs; the objects are declared all the same, and what is secret stays so."""
+    from cli.graph.model import UNKNOWN
+    from cli.graph.wire import is_secret
+
+    class Builder(pulumi.CustomResource):
+        image: pulumi.Output[str]
+
+        def __init__(self) -> None:
+            super().__init__("test:index:Builder", "builder", {"image": None})
+
+    def program() -> None:
+        penstock.ModelReplicaSet("it", args_of("ModelReplicaSet", image=Builder().image))
+        address = pulumi.Output.secret("reserved")
+        penstock.InferenceGateway("gw", args_of("InferenceGateway", address_name=address))
+
+    graph = record(program, "test", preview=True)
+    assert of_kind(graph, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"] == UNKNOWN
+    deployment = next(resource for resource in graph.resources if resource.name == "it-deployment")
+    assert "test:index:Builder::builder" in deployment.dependencies
+    gateway = next(resource for resource in graph.resources if resource.name == "gw-gateway")
+    assert is_secret(gateway.inputs["spec"]) or "1b47061264138c4ac30d75fd1eb44270" in json.dumps(gateway.inputs["spec"])
+
+
+def test_outputs_name_the_objects(preview):
+    def program() -> None:
+        pulumi.export("gateway", penstock.InferenceGateway("gw", args_of("InferenceGateway")).listener)
+        pulumi.export("router", penstock.BodyRouter("router", args_of("BodyRouter")).service_port)
+        pulumi.export("set", penstock.ModelReplicaSet("set", args_of("ModelReplicaSet")).replica_set_name)
+        pulumi.export("pool", penstock.InferencePool("pool", args_of("InferencePool")).pool_name)
+        pulumi.export("route", penstock.ModelRoute("route", args_of("ModelRoute", model="m.1")).route_name)
+        pulumi.export("ext", penstock.Extensions("ext", args_of("Extensions")).routing_extension)
+
+    assert record(program, "test", preview=preview).outputs == {
+        "gateway": "https",
+        "router": 9004,
+        "set": "m1-a",
+        "pool": "m1-a",
+        "route": "m-1",
+        "ext": "gw-routing",
+    }
+
+
+def test_children_inherit_the_provider_of_their_component():
+    import pulumi_kubernetes as k8s
+
+    def program() -> None:
+        provider = k8s.Provider("cluster", context="c")
+        penstock.ModelRoute("it", args_of("ModelRoute"), pulumi.ResourceOptions(providers=[provider]))
+
+    route = next(item for item in record(program, "test").resources if item.name == "it-route")
+    assert "cluster" in json.dumps(dict(route.options))
+
+
+@pytest.mark.parametrize("component", sorted(VALID))
+def test_components_can_be_made_by_the_component_host(component):
+    """As from another language: camelCase names, whole numbers as floats, fields that are None."""
+    provider = component_schema.provider()
+
+    def program() -> None:
+        provider.construct("it", f"penstock:index:{component}", _wire(args_of(component)))
+
+    assert [resource.key for resource in record(program, "test").resources] == [
+        resource.key for resource in declared(component).resources
+    ]
+    assert [dict(resource.inputs) for resource in record(program, "test").resources] == [
+        dict(resource.inputs) for resource in declared(component).resources
+    ]
+
+
+def _wire(value):
+    if isinstance(value, dict):
+        return {_camel(key): _wire(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_wire(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _camel(name):
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def test_config_hash_rolls_the_pods_when_the_configuration_changes():
+    def annotations(**changes):
+        template = of_kind(declared("BodyRouter", **changes), "Deployment")["spec"]["template"]
+        return template["metadata"]["annotations"]
+
+    assert annotations() == annotations()
+    assert annotations() != annotations(max_body_bytes=4096)
+
+
+def test_picker_rolls_when_objectives_change():
+    def annotations(**changes):
+        template = of_kind(declared("InferencePool", **changes), "Deployment")["spec"]["template"]
+        return template["metadata"]["annotations"]
+
+    first = annotations(objectives=[{"name": "batch", "priority": -1}])
+    assert first != annotations(objectives=[{"name": "batch", "priority": -2}])
+    assert IMAGE  # the arguments name an image, which the hash leaves out: a new image rolls the pods by itself

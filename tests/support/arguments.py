@@ -1,0 +1,79 @@
+"""Valid arguments of every component, for tests to vary, and a recorder of single components."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import penstock
+import pulumi
+
+from cli.graph.model import Graph, Resource
+from cli.graph.recorder import record
+
+IMAGE = "penstock/services:0.1.0"
+VLLM = "vllm/vllm-openai:v0.32.0"
+
+VALID: Mapping[str, Mapping[str, Any]] = {
+    "InferenceGateway": {"name": "gw", "namespace": "inference", "tls": {"secret_names": ["gw-tls"]}},
+    "BodyRouter": {"namespace": "inference", "image": IMAGE, "models": [{"name": "m1", "adapters": ["l1"]}]},
+    "ModelReplicaSet": {
+        "name": "m1-a",
+        "namespace": "inference",
+        "model": "m1",
+        "source": "example/m1",
+        "replicas": 3,
+        "image": VLLM,
+    },
+    "InferencePool": {"name": "m1-a", "namespace": "inference", "picker": {"image": IMAGE}},
+    "ModelRoute": {"model": "m1", "namespace": "inference", "gateway": "gw", "pools": [{"name": "m1-a"}]},
+    "Extensions": {
+        "gateway": "gw",
+        "namespace": "inference",
+        "routing": {"name": "body-router", "service": "body-router", "port": 9004},
+    },
+}
+
+CALLOUT: Mapping[str, Any] = {
+    "name": "guardrails",
+    "service": "guardrails",
+    "port": 9006,
+    "events": [f"{side}{part}" for side in ("Request", "Response") for part in ("Headers", "Body", "Trailers")],
+    "request_body_mode": "FullDuplexStreamed",
+    "response_body_mode": "FullDuplexStreamed",
+}
+
+
+def args_of(component: str, **changes: Any) -> dict[str, Any]:
+    """Return valid arguments of `component` with `changes`; a change to None takes the field away."""
+    merged = {**VALID[component], **changes}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def problems(component: str, **changes: Any) -> list[penstock.ConfigError]:
+    """Return what the component says against its valid arguments with `changes`."""
+    return list(getattr(penstock, component).problems(args_of(component, **changes), "args"))
+
+
+def declared(component: str, *, preview: bool = False, **changes: Any) -> Graph:
+    """Return the graph of one component, called `it`."""
+    cls: Callable[..., pulumi.Resource] = getattr(penstock, component)
+
+    def program() -> None:
+        cls("it", args_of(component, **changes))
+
+    return record(program, "test", preview=preview)
+
+
+def of_kind(graph: Graph, kind: str, name: str | None = None) -> dict[str, Any]:
+    """Return the one manifest of `kind` (and `name`) in `graph`."""
+    found = [
+        manifest
+        for manifest in graph.manifests()
+        if manifest["kind"] == kind and name in (None, manifest["metadata"]["name"])
+    ]
+    assert len(found) == 1, f"{len(found)} objects of kind {kind}"
+    return found[0]
+
+
+def children(graph: Graph) -> list[Resource]:
+    """Return all resources but the component itself."""
+    return [resource for resource in graph.resources if resource.custom]
