@@ -1,0 +1,177 @@
+"""Names everything declared that has no effect on this machine.
+
+`_REALIZED` lists, per kind, the fields that `penstock local` acts on; whatever else an object holds is reported, so
+that a field nobody thought of is named rather than dropped.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cli.graph.model import Graph
+from cli.local.model import Unrealized
+from cli.local.objects import Object, Objects
+
+_KINDS_WITHOUT_EFFECT = {
+    "Namespace": "there are no namespaces on this machine",
+    "ServiceAccount": "processes run as the calling user",
+    "PodDisruptionBudget": "nothing evicts local processes",
+    "NetworkPolicy": "everything listens on 127.0.0.1 only",
+    "GCPGatewayPolicy": "there is no Google Cloud load balancer",
+    "PodMonitoring": "no metrics are collected; every process still serves /metrics",
+    "HorizontalPodAutoscaler": "replica counts are fixed; use --replicas",
+    "ScaledObject": "replica counts are fixed; use --replicas",
+    "Role": "no process calls the Kubernetes API",
+    "RoleBinding": "no process calls the Kubernetes API",
+    "ClusterRole": "no process calls the Kubernetes API",
+    "ClusterRoleBinding": "no process calls the Kubernetes API",
+    "Secret": "a variable from a Secret takes the value of the caller's variable of the same name",
+    "LeaderWorkerSet": "multi-node replicas are not run",
+    "InferenceObjective": "pickers here read objectives from --objectives-file",
+}
+
+_POD = "spec.template.spec."
+_CONTAINER = _POD + "containers[]."
+_EXTENSION = "spec.extensionChains[]."
+_REALIZED: dict[str, tuple[str, ...]] = {
+    "ConfigMap": ("data",),
+    "Deployment": (
+        "spec.replicas",
+        "spec.selector",
+        "spec.template.metadata",
+        _CONTAINER + "name",
+        _CONTAINER + "command",
+        _CONTAINER + "args",
+        _CONTAINER + "env[].name",
+        _CONTAINER + "env[].value",
+        _CONTAINER + "env[].valueFrom.fieldRef",
+        _CONTAINER + "env[].valueFrom.configMapKeyRef",
+        _CONTAINER + "ports",
+        _CONTAINER + "readinessProbe.grpc",
+        _CONTAINER + "readinessProbe.httpGet.path",
+        _CONTAINER + "readinessProbe.httpGet.port",
+        _CONTAINER + "readinessProbe.tcpSocket",
+        _CONTAINER + "volumeMounts",
+        _POD + "volumes[].name",
+        _POD + "volumes[].configMap",
+        _POD + "volumes[].emptyDir",
+    ),
+    "Service": ("spec.selector", "spec.ports", "spec.type", "spec.clusterIP", "spec.publishNotReadyAddresses"),
+    "Gateway": (
+        "spec.listeners[].name",
+        "spec.listeners[].port",
+        "spec.listeners[].protocol",
+        "spec.listeners[].hostname",
+    ),
+    "HTTPRoute": (
+        "spec.parentRefs",
+        "spec.hostnames",
+        "spec.rules[].name",
+        "spec.rules[].matches",
+        "spec.rules[].backendRefs",
+        "spec.rules[].filters[].type",
+        "spec.rules[].filters[].requestHeaderModifier",
+        "spec.rules[].filters[].responseHeaderModifier",
+        "spec.rules[].filters[].urlRewrite",
+        "spec.rules[].filters[].requestRedirect",
+    ),
+    "InferencePool": ("spec.selector", "spec.targetPorts", "spec.appProtocol", "spec.endpointPickerRef"),
+    "GCPBackendPolicy": ("spec.targetRef", "spec.default.timeoutSec"),
+    "HealthCheckPolicy": (
+        "spec.targetRef",
+        "spec.default.checkIntervalSec",
+        "spec.default.timeoutSec",
+        "spec.default.healthyThreshold",
+        "spec.default.unhealthyThreshold",
+        "spec.default.config",
+    ),
+    "GCPRoutingExtension": ("spec.targetRefs", _EXTENSION),
+    "GCPTrafficExtension": ("spec.targetRefs", _EXTENSION),
+}
+
+_REASONS = (
+    ("resources", "no CPU, memory or GPU limits are enforced"),
+    ("securityContext", "processes run as the calling user"),
+    ("serviceAccountName", "processes run as the calling user"),
+    ("automountServiceAccountToken", "no process gets a token"),
+    ("image", "processes run from this checkout"),
+    ("livenessProbe", "a process is restarted when it exits"),
+    ("startupProbe", "the readiness probe alone is awaited"),
+    ("readinessProbe", "readiness is polled while starting"),
+    ("lifecycle", "hooks are not run"),
+    ("terminationGracePeriodSeconds", "`down` waits a few seconds at most"),
+    ("initContainers", "only the first container of a pod is run"),
+    ("containers", "only the first container of a pod is run"),
+    ("nodeSelector", "there is one node"),
+    ("tolerations", "there is one node"),
+    ("affinity", "there is one node"),
+    ("topologySpreadConstraints", "there is one node"),
+    ("volumes", "only ConfigMap and emptyDir volumes are mounted"),
+    ("strategy", "nothing is rolled out"),
+    ("tls", "the listener is served in clear text on 127.0.0.1"),
+    ("addresses", "the listener is on 127.0.0.1"),
+    ("gatewayClassName", "Envoy stands in for the load balancer"),
+    ("allowedRoutes", "routes attach as their parentRefs say"),
+    ("timeouts", "GKE does not take them either; timeouts come from GCPBackendPolicy"),
+    ("logging", "Envoy logs every request to logs/access.log"),
+    ("logConfig", "health checks are not logged"),
+)
+
+
+def unrealized(graph: Graph, objects: Objects) -> tuple[Unrealized, ...]:
+    """Return what of `graph` has no effect here, grouped by kind or field, in the order of declaration."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for resource in graph.resources:
+        if resource.custom and not resource.type.startswith(("kubernetes:", "pulumi:")):
+            groups.setdefault((resource.type, "only Kubernetes objects are realized"), []).append(resource.name)
+    for item in objects:
+        for what, reason in _of_object(item):
+            groups.setdefault((what, reason), []).append(item.name)
+    return tuple(Unrealized(what, reason, tuple(dict.fromkeys(names))) for (what, reason), names in groups.items())
+
+
+def _of_object(item: Object) -> Iterator[tuple[str, str]]:
+    if item.kind not in _REALIZED:
+        yield item.kind, _KINDS_WITHOUT_EFFECT.get(item.kind, "this kind is not realized")
+        return
+    raw = {key: value for key, value in item.raw.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+    for path in dict.fromkeys(_leaves(_first_container_only(item.kind, raw), _REALIZED[item.kind])):
+        yield f"{item.kind} {path}", _reason(path)
+    if item.kind == "Gateway" and any(entry.get("protocol") == "HTTPS" for entry in item.spec.get("listeners") or []):
+        yield "Gateway HTTPS listener", "served in clear text on 127.0.0.1"
+
+
+def _first_container_only(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
+    """Show containers after the first, of which nothing is run, under a path that no realized field has."""
+    if kind != "Deployment":
+        return raw
+    spec = raw["spec"]["template"]["spec"]
+    containers = spec.get("containers") or []
+    if len(containers) < 2:
+        return raw
+    others = {f"containers[{entry.get('name', index)}]": "not run" for index, entry in enumerate(containers) if index}
+    template = {**raw["spec"]["template"], "spec": {**spec, "containers": containers[:1], **others}}
+    return {**raw, "spec": {**raw["spec"], "template": template}}
+
+
+def _leaves(value: Any, realized: Iterable[str], path: str = "") -> Iterator[str]:
+    """Yield the topmost paths below which nothing is realized."""
+    if any(path == known or path.startswith((known.rstrip(".") + ".", known.rstrip(".") + "[")) for known in realized):
+        return
+    leads_on = not path or any(known.startswith((path + ".", path + "[")) for known in realized)
+    if leads_on and isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, realized, f"{path}.{key}" if path else str(key))
+    elif leads_on and isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, realized, f"{path}[]")
+    else:
+        yield path
+
+
+def _reason(path: str) -> str:
+    parts = path.replace("[]", "").split(".")
+    for part in reversed(parts):
+        for name, reason in _REASONS:
+            if part == name or part.startswith(name + "["):
+                return reason
+    return "has no effect on this machine"

@@ -1,0 +1,106 @@
+"""From the recorded graph of an environment to everything that runs on this machine for it."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from cli.graph.model import Graph
+from cli.local.coverage import unrealized
+from cli.local.engines import ENGINES
+from cli.local.gateway import TrafficBuilder, pool_replicas
+from cli.local.model import LOOPBACK, Piece, Plan, PlanError
+from cli.local.objects import Object, Objects
+from cli.local.pods import Workshop, pieces_of
+from cli.local.ports import PortAllocator
+
+_SOURCE_FLAG = "--replicas="
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line chooses. `port` None takes a free one; `replicas` None takes what is declared."""
+
+    root: Path
+    state_dir: Path
+    port: int | None = None
+    replicas: int | None = None
+    engine: str = "simulator"
+    python: str = sys.executable
+
+
+def make_plan(graph: Graph, options: Options, ports: PortAllocator, environ: Mapping[str, str]) -> Plan:
+    """Return the plan for `graph`. Raises `PlanError` with every problem found."""
+    objects = Objects.of_graph(graph)
+    shop = Workshop(
+        objects=objects,
+        root=options.root,
+        state_dir=options.state_dir,
+        python=options.python,
+        engine=ENGINES[options.engine],
+        ports=ports,
+        replicas=options.replicas,
+        environ=environ,
+    )
+    # The gateway's own port is taken first: it is the one that people remember.
+    port = options.port or ports.take()
+    admin_port = ports.take()
+    pieces, problems = _pieces(shop)
+    try:
+        traffic = TrafficBuilder(objects, pieces, ports, port).build()
+    except PlanError as error:
+        # A pod that cannot run explains the Services and pools that miss it.
+        raise PlanError(problems or error.problems) from error
+    if problems:
+        raise PlanError(problems)
+    pieces = [_with_replicas(shop, pieces, piece) for piece in pieces]
+    return Plan(
+        environment=graph.environment,
+        pieces=tuple(pieces),
+        traffic=traffic,
+        files=dict(shop.files),
+        folders=tuple(shop.folders),
+        warnings=unrealized(graph, objects),
+        admin_port=admin_port,
+    )
+
+
+def _pieces(shop: Workshop) -> tuple[list[Piece], list[str]]:
+    pieces: list[Piece] = []
+    problems: list[str] = []
+    for workload in shop.objects.of("Deployment"):
+        try:
+            pieces += pieces_of(shop, workload)
+        except PlanError as error:
+            problems += error.problems
+    order = ("callout", "store", "picker", "replica", "envoy")
+    return sorted(pieces, key=lambda piece: order.index(piece.kind)), problems
+
+
+def _with_replicas(shop: Workshop, pieces: list[Piece], picker: Piece) -> Piece:
+    """Point a picker's `--replicas=` at a file with the replicas of the pools that name it."""
+    if picker.kind != "picker" or not any(arg.startswith(_SOURCE_FLAG) for arg in picker.command):
+        return picker
+    path = shop.state_dir / "mounts" / picker.name / "replicas.yaml"
+    listed = [
+        {"name": piece.name, "address": LOOPBACK, "port": piece.ports[int(target["number"])]}
+        for pool in _pools_of(shop.objects, picker)
+        for piece in pool_replicas(shop.objects, pieces, pool)
+        for target in pool.spec["targetPorts"]
+    ]
+    shop.files[path] = yaml.safe_dump({"replicas": listed}, sort_keys=False)
+    command = [f"{_SOURCE_FLAG}file:{path}" if arg.startswith(_SOURCE_FLAG) else arg for arg in picker.command]
+    return replace(picker, command=tuple(command))
+
+
+def _pools_of(objects: Objects, picker: Piece) -> list[Object]:
+    found: list[Object] = []
+    for pool in objects.of("InferencePool"):
+        name = (pool.spec.get("endpointPickerRef") or {}).get("name", "")
+        service = objects.get("Service", pool.namespace, name)
+        selector = (service.spec.get("selector") or {}) if service else {}
+        if picker.workload in {workload.key for workload in objects.workloads(pool.namespace, selector)}:
+            found.append(pool)
+    return found
