@@ -85,9 +85,9 @@ def _messages(error: Exception) -> Sequence[str]:
     if isinstance(error, PenstockError):
         return [str(error)]
     foreign = ("<", sysconfig.get_path("stdlib"))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith(foreign)]
-    where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [place for place in places if "site-packages" not in place[0] and not place[0].startswith(foreign)]
+    where = f" ({own[-1][0]}:{own[-1][1]})" if own else ""
     return [f"{type(error).__name__}: {error}{where}. Set PENSTOCK_TRACEBACK=1 for the whole traceback"]
 
 

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the preview; return the exit status."""
     from cli.graph.program import record_environment
     from cli.graph.project import find_root
-    from cli.graph.render import Style, render_json, render_text
+    from cli.graph.render import Style, count, render_json, render_text
     from cli.graph.schemas import SchemaSet
 
     if args.root and not (args.root / "Pulumi.yaml").is_file():
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(render_json(graph, verdicts, names))
     else:
         style = Style(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"), ascii_only=not _draws_boxes())
-        source = f"{len(schemas)} kinds of {', '.join(names)}" if names else None
+        source = f"{count(len(schemas), 'kind')} of {', '.join(names)}" if names else None
         sys.stdout.write(render_text(graph, verdicts, source, style))
     return 1 if any(verdict.status == "invalid" for verdict in verdicts) else 0
 

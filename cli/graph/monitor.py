@@ -12,6 +12,7 @@ from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 from pulumi.runtime.proto import alias_pb2, provider_pb2, resource_pb2
 
+from cli.errors import UsageError
 from cli.graph.model import Resource
 from cli.graph.wire import plain_struct, plain_value
 
@@ -24,7 +25,7 @@ Outputs = Callable[[Resource], Mapping[str, Any]]
 """Computes what a provider would add to a resource's inputs: resource -> further outputs (camelCase)."""
 
 
-class DuplicateResource(Exception):
+class DuplicateResource(UsageError):
     """Two resources have the same type and name.
 
     The engine refuses them when their parents' types are the same too; Penstock always does, because graphs,
@@ -39,7 +40,7 @@ class DuplicateResource(Exception):
         )
 
 
-class UnansweredFunction(Exception):
+class UnansweredFunction(UsageError):
     """The program calls a provider function for which the recording has no answer."""
 
     def __init__(self, token: str) -> None:

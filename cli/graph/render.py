@@ -39,11 +39,11 @@ def render_text(graph: Graph, verdicts: Sequence[Verdict], schemas: str | None, 
         style: of the output.
     """
     mode = "preview" if graph.preview else "values as after an update"
-    lines = [f"{style('bold', graph.environment)}: {_count(len(graph.resources), 'resource')} ({mode})", ""]
+    lines = [f"{style('bold', graph.environment)}: {count(len(graph.resources), 'resource')} ({mode})", ""]
     lines += _tree(graph, style)
     lines += ["", style("bold", "Counts by type")]
     counts = Counter(resource.type for resource in graph.resources)
-    lines += [f"{count:4}  {type_}" for type_, count in sorted(counts.items())]
+    lines += [f"{number:4}  {type_}" for type_, number in sorted(counts.items())]
     lines += ["", *_schemas(verdicts, schemas, style)]
     lines += [style("note", f"note: {note}") for note in graph.notes]
     return "\n".join(lines) + "\n"
@@ -139,5 +139,6 @@ def _kind(verdict: Verdict) -> str:
     return str(verdict.resource.inputs.get("kind"))
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return `number` and `noun`, in the plural where it should be."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

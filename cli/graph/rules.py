@@ -129,6 +129,8 @@ def to_cel(value: Any, schema: Schema) -> Any:
     if isinstance(value, list):
         items = schema.get("items")
         return [to_cel(item, items if isinstance(items, Mapping) else {}) for item in value]
+    if schema.get("type") == "number" and isinstance(value, int):
+        return float(value)  # so that `/` does not divide as integers do
     parse = _PARSED.get(str(schema.get("format")))
     return parse(value) if parse and isinstance(value, str) else value
 

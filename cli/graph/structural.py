@@ -91,11 +91,7 @@ class Walker:
 
     def walk_object(self, value: Mapping[str, Any], schema: Schema) -> None:
         """Check a whole object: `apiVersion`, `kind` and `metadata` belong to the server, the rest to the schema."""
-        # As the server does, rules at the root see the metadata's name only.
-        properties = {**schema.get("properties", {}), "apiVersion": {"type": "string"}, "kind": {"type": "string"}}
-        own = properties.get("metadata", {})
-        properties["metadata"] = {**METADATA, "properties": {**METADATA["properties"], **own.get("properties", {})}}
-        self.walk(value, {**schema, "type": "object", "properties": properties}, "")
+        self.walk(value, {**schema, "type": "object", "properties": _of_the_server(schema.get("properties", {}))}, "")
 
     def walk(self, value: Any, schema: Schema, path: str, *, structural: bool = True) -> None:
         """Check one value. `structural` is False inside anyOf, oneOf, allOf and not, where fields are not pruned."""
@@ -139,6 +135,8 @@ class Walker:
 
     def _object(self, value: Mapping[str, Any], schema: Schema, path: str, structural: bool) -> None:
         properties: Schema = schema.get("properties", {})
+        if schema.get("x-kubernetes-embedded-resource"):
+            properties = _of_the_server(properties)
         if not self.partial:
             for name in schema.get("required", ()):
                 if name not in value:
@@ -244,6 +242,17 @@ class Walker:
         if trial.findings.errors:
             return False
         return None if trial.findings.undecided or trial.findings.not_evaluated else True
+
+
+def _of_the_server(properties: Schema) -> dict[str, Schema]:
+    """Return `properties` with those of each object; what a CRD says of `metadata` comes on top."""
+    own = properties.get("metadata", {}).get("properties", {})
+    return {
+        **properties,
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {**METADATA, "properties": {**METADATA["properties"], **own}},
+    }
 
 
 def _noun(schema: Schema) -> str:

@@ -72,6 +72,8 @@ properties:
   text:
     type: string
     x-kubernetes-validations: [{rule: 'self.size() < 4', message: too long}]
+  inner: {type: object, x-kubernetes-embedded-resource: true, properties: {spec: {type: object}}}
+  half: {type: number, x-kubernetes-validations: [{rule: self / 2.0 < 1.0, message: below 2}]}
   odd:
     type: string
     x-kubernetes-validations: [{rule: 'self.noSuchFunction()'}]
@@ -116,6 +118,7 @@ VALID: list[dict[str, Any]] = [
     {"size": 9, "ratio": 1.5, "mode": "Slow", "name": "abc", "lit": False, "port": "http"},
     {"size": 1, "port": 80, "maybe": None, "when": "2026-01-31T12:00:00Z", "wait": "1h30m", "address": "10.0.0.1"},
     {"size": 1, "labels": {"a/b": "c"}, "free": {"any": [1, {"x": None}]}, "closed": {}, "one": {"a": "x"}},
+    {"size": 1, "inner": {"apiVersion": "v1", "kind": "X", "metadata": {"labels": {"a": "b"}}, "spec": {}}, "half": 1},
     {"size": 1, "tags": ["a", "b"], "other": "some", "data": "aGk="},
     {"size": 1, "doors": [{"name": "a"}, {"name": "a", "side": "right"}]},
     {"size": 1, "limits": {"low": 1, "high": 1, "namespace": "x", "wait": "30m"}, "frozen": "x", "text": "abc"},
@@ -157,6 +160,8 @@ INVALID: list[tuple[dict[str, Any], str, str]] = [
     ({"size": 1, "limits": {"namespace": "kube-system"}}, "spec.limits", "not there"),
     ({"size": 1, "limits": {"low": 7, "wait": "2h"}}, "spec.limits", "at most 1h, not 7"),
     ({"size": 1, "text": "abcd"}, "spec.text", "too long"),
+    ({"size": 1, "half": 2}, "spec.half", "below 2"),
+    ({"size": 1, "inner": {"metadata": {"lables": {}}}}, "spec.inner.metadata.lables", "Did you mean `labels`"),
 ]
 
 
