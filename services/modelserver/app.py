@@ -56,6 +56,7 @@ class App:
             "/tokenize": tokenize,
             "/detokenize": detokenize,
             "/sim/faults": self._set_faults,
+            "/sim/reset_prefix_cache": self._reset_prefix_cache,
         }
         if settings.runtime_lora:
             self._posts["/v1/load_lora_adapter"] = self._load_adapter
@@ -101,9 +102,11 @@ class App:
             if not await self._hit_by_fault(exchange):
                 await get(exchange)
         elif post is not None and method == "POST":
-            data = await exchange.body()
+            data, kind = await exchange.body(), exchange.header(b"content-type")
+            if path.startswith("/sim/"):
+                data, kind = data or b"{}", "application/json"
             if not await self._hit_by_fault(exchange):
-                await post(self.service, exchange, parse_object(data, exchange.header(b"content-type")))
+                await post(self.service, exchange, parse_object(data, kind))
         elif get is None and post is None:
             await exchange.reply(b'{"detail":"Not Found"}', 404)
         else:
@@ -205,6 +208,9 @@ class App:
             raise HttpError(400, "BadRequestError", str(error), "faults") from None
         log.info("faults set: %s", texts)
         await exchange.reply(orjson.dumps({"faults": service.faults.describe()}))
+
+    async def _reset_prefix_cache(self, service: Service, exchange: Exchange, body: Body) -> None:
+        await exchange.reply(orjson.dumps({"reset": service.engine.pool.forget_all()}))
 
     async def _load_adapter(self, service: Service, exchange: Exchange, body: Body) -> None:
         name, path = body.get("lora_name"), body.get("lora_path")

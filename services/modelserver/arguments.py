@@ -236,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     shorts = {long: short for short, long in vllm_arguments.SHORT.items()}
     for name in vllm_arguments.VALUES:
         flags = [f"--{name}", *filter(None, [shorts.get(f"--{name}")])]
-        parser.add_argument(*flags, nargs="+", action="extend", dest="_ignored", help=argparse.SUPPRESS)
+        parser.add_argument(*flags, nargs="*", action="extend", dest="_ignored", help=argparse.SUPPRESS)
     for name in vllm_arguments.SWITCHES:
         parser.add_argument(f"--{name}", action=switch, dest="_ignored_switch", help=argparse.SUPPRESS)
     return parser

@@ -132,6 +132,21 @@ def test_health_can_fail_too(start: Start) -> None:
     assert httpx.get(f"{simulator.url}/health").status_code == 500
 
 
+def test_the_prefix_cache_can_be_emptied_between_runs(start: Start) -> None:
+    simulator = start("m", "--sim-time-scale", "0")
+    long = body(messages=[{"role": "user", "content": "x" * 1000}])
+
+    def hits() -> object:
+        assert httpx.post(simulator.url + CHAT, json=long).status_code == 200
+        cache = simulator.state()["prefix_cache"]
+        assert isinstance(cache, dict)
+        return cache["hits"]
+
+    assert [hits(), hits()] == [0, 256]
+    assert httpx.post(f"{simulator.url}/sim/reset_prefix_cache").json() == {"reset": True}
+    assert hits() == 256
+
+
 def test_malformed_faults_are_refused(start: Start) -> None:
     simulator = start("m")
     for wrong in ({"faults": ["explode"]}, {"faults": [1]}, {}, {"faults": "hang"}):
