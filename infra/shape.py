@@ -63,8 +63,8 @@ def path_of(location: Location) -> str:
     """Return `models[0].name` for `("models", 0, "name")`."""
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".")
+        text += f"[{part}]" if isinstance(part, int) else f".{part or repr(part)}"
+    return text.removeprefix(".")
 
 
 def _error(item: Any, path: str) -> ConfigError:

@@ -1,5 +1,6 @@
 """The body router: the callout that reads the model's name from the request body."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import yaml
 from .._naming import check_label
 from ..errors import ConfigError
 from .callout import Callout
-from .common import check_header_value, check_image, check_quantity, check_range
+from .common import check_image, check_model_name, check_quantity, check_range
 
 if TYPE_CHECKING:
     from ..body_router import BodyRouterArgs
@@ -21,7 +22,12 @@ HEALTH_PORT = 9005
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Default cap of a request body."""
 
+MAX_BODY_BYTES_LIMIT = 64 * 1024 * 1024
+"""Highest cap: a parsed body takes many times its size in memory."""
+
 UNIQUE_NAME = "a name that no other model or adapter has"
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -69,10 +75,13 @@ def problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
     yield from check_range(f"{path}.replicas", args.get("replicas", 2), 1, 100, "pods")
     yield from check_range(f"{path}.drain_timeout_s", args.get("drain_timeout_s", 30), 1, 3600, "seconds")
     limit = args.get("max_body_bytes", MAX_BODY_BYTES)
-    yield from check_range(f"{path}.max_body_bytes", limit, 1024, 1024**3, "bytes")
+    yield from check_range(f"{path}.max_body_bytes", limit, 1024, MAX_BODY_BYTES_LIMIT, "bytes")
     yield from check_quantity(f"{path}.cpu", args.get("cpu", "500m"))
     yield from check_quantity(f"{path}.memory", args.get("memory", "512Mi"))
     yield from check_log_level(f"{path}.log_level", args.get("log_level", "info"))
+    for index, header in enumerate(args.get("allow_client_headers", [])):
+        if not _HEADER.fullmatch(header):
+            yield ConfigError(f"{path}.allow_client_headers[{index}]", header, "a header's name", "Correct it")
     yield from _model_problems(args, path)
 
 
@@ -91,7 +100,7 @@ def _model_problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
         named = [(f"{base}.name", model["name"])]
         named += [(f"{base}.adapters[{number}]", name) for number, name in enumerate(model.get("adapters", []))]
         for where, name in named:
-            yield from check_header_value(where, name)
+            yield from check_model_name(where, name)
             if name in seen:
                 fix = f"Rename it: {seen[name].lstrip('.')} has the same name"
                 yield ConfigError(where, name, UNIQUE_NAME, fix)

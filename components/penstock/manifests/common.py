@@ -20,7 +20,8 @@ WAIT_TIMEOUT = "pulumi.com/timeoutSeconds"
 """Await annotations; custom resources count as ready at once without them. Source: Pulumi Kubernetes provider 4.34."""
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kMGTP]|[KMGTP]i)?")
-_HTTP_HEADER_VALUE_MAX = 4096
+MODEL_NAME_MAX = 256
+"""Longest model name, in characters. Source: limit of Google's body based router, which Penstock's keeps."""
 
 
 def manifest(
@@ -118,8 +119,8 @@ def check_image(path: str, value: Any) -> Iterator[ConfigError]:
         yield ConfigError(path, value, "an image pinned by tag or digest", "Append a version, e.g. `:v1.2.3`")
 
 
-def check_header_value(path: str, value: str) -> Iterator[ConfigError]:
-    """Yield an error unless `value` may stand in an HTTPRoute header: visible ASCII, at most 4096 characters."""
-    if not value or len(value) > _HTTP_HEADER_VALUE_MAX or not all(" " < char <= "~" for char in value):
-        expected = f"1 to {_HTTP_HEADER_VALUE_MAX} visible ASCII characters without blanks"
+def check_model_name(path: str, value: str) -> Iterator[ConfigError]:
+    """Yield an error unless `value` may name a model: it becomes the value of a header."""
+    if not 1 <= len(value) <= MODEL_NAME_MAX or not all(" " < char <= "~" for char in value):
+        expected = f"1 to {MODEL_NAME_MAX} visible ASCII characters without blanks"
         yield ConfigError(path, value, expected, "Rename it")

@@ -11,8 +11,8 @@ from .body_router import UNIQUE_NAME
 from .common import (
     WAIT_TIMEOUT,
     Manifest,
-    check_header_value,
     check_image,
+    check_model_name,
     check_quantity,
     check_range,
     container_security,
@@ -123,7 +123,7 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
     yield from check_label(f"{path}.name", args["name"], REPLICAS_SUFFIX, "the replica set's name")
     yield from check_label(f"{path}.namespace", args["namespace"], what="a namespace")
     yield from check_image(f"{path}.image", args["image"])
-    yield from check_header_value(f"{path}.model", args["model"])
+    yield from check_model_name(f"{path}.model", args["model"])
     yield from check_label(f"{path}.model", slug(args["model"]), what="the model's name as a DNS label")
     if not re.fullmatch(r"[A-Za-z0-9/][\w./:-]*", args["source"]):
         fix = "Write it like `google/gemma-3-12b-it` or `/models/gemma`"
@@ -151,7 +151,7 @@ def _adapter_problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[Config
     seen = {args["model"]}
     for index, adapter in enumerate(args.get("adapters", [])):
         where = f"{path}.adapters[{index}]"
-        yield from check_header_value(f"{where}.name", adapter["name"])
+        yield from check_model_name(f"{where}.name", adapter["name"])
         if "=" in adapter["name"]:
             yield ConfigError(f"{where}.name", adapter["name"], "a name without `=`", "Rename it")
         if adapter["name"] in seen:

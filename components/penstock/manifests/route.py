@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .._labels import labels
 from .._naming import check_label, slug
 from ..errors import ConfigError
-from .common import GATEWAY_API, INFERENCE_API, Manifest, check_header_value, check_range, manifest
+from .common import GATEWAY_API, INFERENCE_API, Manifest, check_model_name, check_range, manifest
 
 if TYPE_CHECKING:
     from ..route import ModelRouteArgs
@@ -55,7 +55,7 @@ def route(args: "ModelRouteArgs") -> Manifest:
 
 def problems(args: "ModelRouteArgs", path: str) -> Iterator[ConfigError]:
     """Yield every reason why `args` cannot be rendered."""
-    yield from check_header_value(f"{path}.model", args["model"])
+    yield from check_model_name(f"{path}.model", args["model"])
     yield from check_label(f"{path}.model", slug(args["model"]), what="the model's name as a DNS label")
     yield from check_label(f"{path}.namespace", args["namespace"], what="a namespace")
     yield from check_label(f"{path}.gateway", args["gateway"], what="the Gateway's name")
