@@ -118,11 +118,12 @@ def _health_check(health: Health) -> Config:
     check: Config = {
         "timeout": duration(min(health.timeout_s, health.interval_s)),
         "interval": duration(health.interval_s),
-        # Envoy would otherwise check a cluster without traffic once a minute.
-        "no_traffic_interval": duration(health.interval_s),
+        # Without traffic Envoy knows two intervals only, and would otherwise check once a minute.
+        "no_traffic_interval": duration(recovery),
         "no_traffic_healthy_interval": duration(health.interval_s),
         "unhealthy_interval": duration(recovery),
         "unhealthy_edge_interval": duration(recovery),
+        "healthy_edge_interval": duration(recovery),
         "healthy_threshold": health.healthy,
         "unhealthy_threshold": health.unhealthy,
         "transport_socket_match_criteria": {"health": "plaintext"},

@@ -1,6 +1,7 @@
 """Readiness checks of local processes."""
 
 import asyncio
+import http.client
 import os
 from collections.abc import Callable
 
@@ -25,23 +26,25 @@ async def passes(check: Check) -> bool:
     probe = {"http": _http, "grpc": _grpc, "tcp": _tcp}[check.kind]
     try:
         return await asyncio.wait_for(probe(check), _TRY_S)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+    except (OSError, TimeoutError):
         return False
 
 
 async def get(port: int, path: str) -> tuple[int, bytes]:
-    """Return status and body of a plain HTTP GET to a local port."""
-    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    """Return status and body of an HTTP GET to a local port. Raises OSError."""
+    return await asyncio.to_thread(_get, port, path)
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TRY_S)
     try:
-        request = f"GET {path} HTTP/1.0\r\nHost: {LOOPBACK}:{port}\r\nUser-Agent: penstock-local\r\n\r\n"
-        writer.write(request.encode())
-        await writer.drain()
-        answer = await reader.read()
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"{LOOPBACK}:{port}{path}: {error!r}") from error
     finally:
-        writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    parts = head.split(None, 2)
-    return (int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0), body
+        connection.close()
 
 
 async def _http(check: Check) -> bool:
