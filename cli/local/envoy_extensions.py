@@ -14,12 +14,14 @@ _PER_ROUTE = "envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
 _SUBSET_HINT = "envoy.lb.subset_hint"
 """Source: Gateway API Inference Extension, proposal 004 "Endpoint Picker Protocol" 1.0.0."""
 
+# Without the answer's body, a stream of ours still lasts until the answer is over, since trailers are awaited: the
+# picker learns that a request has ended, and no chunk of an answer is copied to it.
 _PICKER_MODE = {
     "request_header_mode": "SEND",
     "request_body_mode": "FULL_DUPLEX_STREAMED",
     "request_trailer_mode": "SEND",
     "response_header_mode": "SEND",
-    "response_body_mode": "FULL_DUPLEX_STREAMED",
+    "response_body_mode": "NONE",
     "response_trailer_mode": "SEND",
 }
 _NOTHING = {
