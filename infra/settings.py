@@ -157,7 +157,7 @@ class Model(Serving):
     replica_sets: list[ReplicaSet]
     adapters: list[Adapter] | None = None
     paths: list[str] | None = None
-    """Path prefixes that clients may call."""
+    """Paths that clients may call, matched exactly. Default all that the body router lets through."""
     objective: str | None = None
     """The objective that all of its requests get."""
     objectives: list[Objective] | None = None

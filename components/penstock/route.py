@@ -36,7 +36,7 @@ class ModelRouteArgs(TypedDict):
     hostnames: NotRequired[list[str]]
     """DNS names that the route serves. Default: the listener's."""
     paths: NotRequired[list[str]]
-    """Path prefixes that clients may call. Default chat completions, completions, embeddings and responses."""
+    """Paths that clients may call, matched exactly. Default all operations that the body router lets through."""
     objective: NotRequired[str]
     """Name of the objective that all of the model's requests get. Default none."""
 

@@ -22,8 +22,15 @@ BACKENDS_MAX = 16
 MATCHES_MAX = 64
 """Source: gateway.networking.k8s.io/v1 HTTPRoute 1.5."""
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
-"""Path prefixes of inference. Not the whole of `/v1`: see `MANAGEMENT_PATHS`."""
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/responses",
+    "/v1/score",
+)
+"""The operations that the body router lets through, matched exactly: a prefix would reach calls that nobody screens."""
 
 MANAGEMENT_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 """Calls that change a replica and stand below `/v1`; no client may reach them. Source: vLLM 0.32."""
@@ -68,11 +75,11 @@ def problems(args: "ModelRouteArgs", path: str) -> Iterator[ConfigError]:
 def _matches(args: "ModelRouteArgs") -> list[Manifest]:
     return [
         {
-            "path": {"type": "PathPrefix", "value": prefix},
+            "path": {"type": "Exact", "value": path},
             "headers": [{"type": "Exact", "name": header, "value": args["model"]}],
         }
         for header in (MODEL_HEADER, BASE_MODEL_HEADER)
-        for prefix in args.get("paths", PATHS)
+        for path in args.get("paths", PATHS)
     ]
 
 
@@ -86,13 +93,13 @@ def _backends(args: "ModelRouteArgs") -> list[Manifest]:
 def _path_problems(paths: list[str], where: str) -> Iterator[ConfigError]:
     limit = MATCHES_MAX // 2
     if not 1 <= len(paths) <= limit:
-        yield ConfigError(where, paths, f"1 to {limit} path prefixes", "Name the paths that clients may call")
-    for index, prefix in enumerate(paths):
-        if prefix.rstrip("/") == "/v1" or any(f"{path}/".startswith(f"{prefix}/") for path in MANAGEMENT_PATHS):
-            expected = f"a prefix that does not cover {' or '.join(MANAGEMENT_PATHS)}"
-            yield ConfigError(f"{where}[{index}]", prefix, expected, "Name the inference paths one by one")
-        elif not _PATH.fullmatch(prefix):
-            yield ConfigError(f"{where}[{index}]", prefix, "a path below /v1", "Write it like `/v1/embeddings`")
+        yield ConfigError(where, paths, f"1 to {limit} paths", "Name the paths that clients may call")
+    for index, path in enumerate(paths):
+        if path in MANAGEMENT_PATHS:
+            expected = "an operation for clients: this call changes a replica, without authentication"
+            yield ConfigError(f"{where}[{index}]", path, expected, "Remove it")
+        elif not _PATH.fullmatch(path):
+            yield ConfigError(f"{where}[{index}]", path, "a path below /v1", "Write it like `/v1/embeddings`")
 
 
 def _pool_problems(args: "ModelRouteArgs", where: str) -> Iterator[ConfigError]:

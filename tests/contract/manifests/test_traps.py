@@ -3,6 +3,8 @@
 import pytest
 import yaml
 
+from services.bodyrouter.headers import BASE_MODEL_HEADER, MODEL_HEADER
+from services.bodyrouter.operations import ROUTED
 from tests.support.arguments import CALLOUT, IMAGE, args_of, declared, of_kind
 
 
@@ -211,19 +213,20 @@ class TestRoute:
         (rule,) = of_kind(declared("ModelRoute", **changes), "HTTPRoute")["spec"]["rules"]
         return rule
 
-    def test_matches_the_model_or_its_adapters_on_inference_paths(self):
+    def test_matches_the_model_or_its_adapters_on_the_body_routers_operations(self):
+        matches = self.rule(model="gemma-3-12b")["matches"]
         found = {
-            (match["headers"][0]["name"], match["headers"][0]["value"], match["path"]["value"])
-            for match in self.rule(model="gemma-3-12b")["matches"]
+            (match["headers"][0]["name"].lower(), match["headers"][0]["value"], match["path"]["value"])
+            for match in matches
         }
-        paths = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
-        headers = ("X-Gateway-Model-Name", "X-Gateway-Base-Model-Name")
-        assert found == {(header, "gemma-3-12b", path) for header in headers for path in paths}
+        assert found == {
+            (header, "gemma-3-12b", path) for header in (MODEL_HEADER, BASE_MODEL_HEADER) for path in ROUTED
+        }
+        assert {(match["path"]["type"], match["headers"][0]["type"]) for match in matches} == {("Exact", "Exact")}
 
     def test_management_calls_of_a_replica_match_nothing(self):
-        prefixes = {match["path"]["value"] for match in self.rule()["matches"]}
-        for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/metrics", "/health", "/sleep"):
-            assert not any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
+        paths = {match["path"]["value"] for match in self.rule()["matches"]}
+        assert not paths & {"/v1", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/metrics", "/health", "/sleep"}
 
     def test_backends_are_weighted_pools_without_a_port(self):
         rule = self.rule(pools=[{"name": "stable", "weight": 90}, {"name": "canary", "weight": 10}])
