@@ -270,3 +270,8 @@ def test_project_file_describes_settings_that_exist():
         assert declared["description"]
         if "default" in declared:
             assert declared["default"] == fields[key].default
+
+
+def test_every_setting_is_documented():
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert [key for key in KNOWN if f"`{key}`" not in text] == []
