@@ -138,6 +138,8 @@ class Pool:
         if come or gone:
             self.generation += 1
             self.lora_generation += 1
+            for changed in self._changed:  # subscribers start over with a new generation
+                changed.clear()
         return come, gone
 
     def sent(self, replica: Replica) -> None:
@@ -176,6 +178,11 @@ class Pool:
                 replica.fresh = False
                 self._touch(replica)
 
+    def has(self, replica: Replica) -> bool:
+        """Tell whether this very replica is still here: requests and readings may outlive it."""
+        return self.slots[replica.slot] is replica
+
     def _touch(self, replica: Replica) -> None:
-        for changed in self._changed:
-            changed.add(replica)
+        if self.has(replica):
+            for changed in self._changed:
+                changed.add(replica)

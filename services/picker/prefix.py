@@ -72,6 +72,11 @@ class PrefixIndex:
         del self._bits[slot], self._limits[slot]
         self._reshare()
 
+    def clear(self, slot: int) -> None:
+        """A replica lost its cache, as it does when it restarts."""
+        self._unhold(slot, self._lru[slot])
+        self._lru[slot] = {}
+
     def limit(self, slot: int, entries: int) -> None:
         """Lower a replica's capacity to what its KV cache holds; never above the configured capacity."""
         self._limits[slot] = max(1, min(self._capacity, entries))

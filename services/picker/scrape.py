@@ -14,7 +14,7 @@ from typing import cast
 
 import httptools
 
-from services.picker.metrics import MetricsError, ReplicaMetrics, parse
+from services.picker.metrics import MetricsError, parse
 from services.picker.pool import Pool, Replica
 
 INTERVAL_S = 0.05
@@ -44,7 +44,7 @@ class Scraper:
         pool: Pool,
         interval_s: float = INTERVAL_S,
         path: str = "/metrics",
-        on_error: Callable[[str], None] = lambda reason: None,
+        on_error: Callable[[Replica, str], None] = lambda replica, reason: None,
         on_reading: Callable[[Replica], None] = lambda replica: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -143,7 +143,7 @@ class _Line:
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
-        self._scraper.on_error(reason)
+        self._scraper.on_error(self._replica, reason)
         self._again(max(RETRY_S, self._scraper.interval_s))
 
     def _again(self, delay_s: float) -> None:
@@ -199,6 +199,3 @@ class _Connection(asyncio.Protocol):
     @staticmethod
     def _ignore(reason: str) -> None:
         return
-
-
-__all__ = ["INTERVAL_S", "ReplicaMetrics", "Scraper"]

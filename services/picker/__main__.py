@@ -1,0 +1,49 @@
+"""`python -m services.picker`: the endpoint picker of one pool."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from services.extproc.serve import main
+from services.extproc.service import Service
+from services.picker import config, objectives
+from services.picker.config import parse_duration
+from services.picker.service import PickerService
+from services.picker.sources import parse_source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the picker's own flags (docs/architecture.md)."""
+    add = parser.add_argument
+    add("--pool-name", required=True, metavar="NAME", help="InferencePool that this picker serves")
+    add("--pool-namespace", default="default", metavar="NS", help="its namespace (default: %(default)s)")
+    add("--replicas", required=True, metavar="SOURCE", help="file:PATH or dns:HOST:PORT")
+    add("--objectives-file", type=Path, metavar="PATH", help="priorities by objective (default: none, all are 0)")
+    add(
+        "--refresh-metrics-interval",
+        type=_interval,
+        default="50ms",
+        metavar="D",
+        help="time between two readings of a replica's metrics, at least 10ms (default: %(default)s)",
+    )
+
+
+def build(flags: argparse.Namespace) -> Service:
+    """Make the service from the flags. Raises ConfigError."""
+    settings = config.load(flags.config_file)
+    priorities = objectives.load(flags.objectives_file)
+    return PickerService(settings, parse_source(flags.replicas), priorities, flags.refresh_metrics_interval)
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not 0.01 <= seconds <= 60:
+        raise argparse.ArgumentTypeError(f"{text}: expected 10ms to 1m")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main("picker", build, add_arguments, {"grpc_port": 9002, "health_port": 9003}))
