@@ -19,10 +19,12 @@ MAX_DEPTH = 128
 """Deepest nesting of objects and arrays, the body itself counted as 1; Python's parser, of vLLM, stops near 1,000."""
 
 MAX_CONTAINERS = 100_000
-"""Most objects and arrays in one body. Each takes some 90 bytes or more once parsed: two bytes could become 90."""
+"""Most objects and arrays in one body. Each takes dozens of bytes or more once parsed."""
 
 _CONTAINERS = frozenset((dict, list))
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # an unclosed string reaches to the end: linear
+# Strings, and what stands between them but brackets and marks, in matches as long as can be: few pieces, little memory.
+# An unclosed string reaches to the end: otherwise each quote in it would be tried again, in quadratic time.
+_STRINGS = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?[^"\[\]{}\x01]*+)++', re.DOTALL)
 _ESCAPED_KEY = b"\\u006"
 """Every letter of `model` is U+0064 to U+006F: an escaped spelling of the key has this in it."""
 
@@ -101,7 +103,7 @@ def _checked(root: dict[str, object]) -> str:
 
 def _check_containers(body: bytes) -> None:
     """Count brackets outside strings, before anything is built."""
-    bare = _STRING.sub(b"", body)
+    bare = _STRINGS.sub(b"", body)
     if bare.count(b"{") + bare.count(b"[") > MAX_CONTAINERS:
         raise Refused(
             "too_many_values", f"The request body has more than {MAX_CONTAINERS} objects and arrays; send less at once."
@@ -131,7 +133,7 @@ def _check_single(body: bytes) -> None:
     marked, keys = _KEY.subn(_MARK, body)
     if keys < 2:
         return
-    skeleton = _STRING.sub(b"", marked).translate(None, _NOT_SKELETON)
+    skeleton = _STRINGS.sub(b"", marked).translate(None, _NOT_SKELETON)
     depths = accumulate(memoryview(skeleton.translate(_STEPS)).cast("b"))
     marks = map(_MARK[0].__eq__, skeleton)
     if operator.countOf(compress(depths, marks), 1) > 1:
