@@ -41,6 +41,8 @@ class Gateway(_Settings):
     """GatewayClass. Default `gke-l7-rilb`."""
     tls: Tls | None = None
     """Without it the listener is plain HTTP."""
+    redirect_http: bool | None = None
+    """Also listen on port 80 and redirect to HTTPS; needs `tls` and `addressName`."""
     hostname: str | None = None
     """DNS name that the listener serves."""
     allow_global_access: bool | None = None
@@ -60,6 +62,8 @@ class BodyRouter(_Settings):
     """Default 10 MiB."""
     allow_client_headers: list[str] | None = None
     """Trusted headers that clients may send after all."""
+    stream_timeout_s: int | None = None
+    """Seconds that the router may be busy with one request. Default 3600."""
     drain_timeout_s: int | None = None
     log_level: str | None = None
     tls_secret: str | None = None

@@ -33,6 +33,8 @@ class BodyRouterArgs(TypedDict):
     """Largest request body in bytes; beyond it 413. Default 10 MiB."""
     allow_client_headers: NotRequired[list[str]]
     """Trusted headers that clients may send after all. Default none."""
+    stream_timeout_s: NotRequired[int]
+    """Seconds that the router may be busy with one request, i.e. of its slowest upload. Default 3600."""
     drain_timeout_s: NotRequired[int]
     """Seconds to finish open streams after SIGTERM. Default 30."""
     log_level: NotRequired[str]
@@ -48,7 +50,7 @@ class BodyRouterArgs(TypedDict):
 
 
 class BodyRouter(pulumi.ComponentResource):
-    """ServiceAccount, ConfigMap, Deployment, Service, HealthCheckPolicy and PodDisruptionBudget `body-router`."""
+    """The objects `body-router`: account, configuration, Deployment, disruption budget, Service and its policies."""
 
     service_name: pulumi.Output[str]
     """Name of the callout's Service."""
@@ -70,6 +72,8 @@ class BodyRouter(pulumi.ComponentResource):
         apply(f"{name}-deployment", callout.deployment(made), child_options(self, [account, config]))
         service = apply(f"{name}-service", callout.service(made), child_options(self))
         apply(f"{name}-health", callout.health_policy(made), child_options(self, [service]))
+        timeout_s = args.get("stream_timeout_s", manifests.STREAM_TIMEOUT_S)
+        apply(f"{name}-backend", callout.backend_policy(made, timeout_s), child_options(self, [service]))
         apply(f"{name}-budget", callout.budget(made), child_options(self))
 
         self.service_name = pulumi.Output.from_input(manifests.NAME)

@@ -25,7 +25,7 @@ class InferenceGatewayArgs(TypedDict):
     """Arguments of `InferenceGateway`."""
 
     name: str
-    """Name of the Gateway object, a DNS label of at most 55 characters."""
+    """Name of the Gateway object, a DNS label of at most 54 characters."""
     namespace: str
     """Namespace of the Gateway, of its extensions and of all callouts."""
     create_namespace: NotRequired[bool]
@@ -34,18 +34,20 @@ class InferenceGatewayArgs(TypedDict):
     """GatewayClass. Default `gke-l7-rilb`, the regional internal Application Load Balancer."""
     tls: NotRequired[GatewayTls]
     """Certificates of the HTTPS listener on port 443. Without it the listener is plain HTTP on port 80."""
+    redirect_http: NotRequired[bool]
+    """Also listen on port 80 and redirect to HTTPS. Default false; needs `tls` and `address_name`."""
     hostname: NotRequired[str]
     """DNS name that the listener serves. Default: any."""
     allow_global_access: NotRequired[bool]
     """Whether clients of other regions may connect. Default true; see `manifests.gateway.gateway_policy`."""
     address_name: NotRequired[pulumi.Input[str]]
-    """Name of a reserved internal address. Default: the load balancer chooses one."""
+    """Name of a reserved internal address, of purpose SHARED_LOADBALANCER_VIP for two listeners. Default: any."""
     ssl_policy: NotRequired[pulumi.Input[str]]
     """Name of a regional SSL policy for the HTTPS listener."""
 
 
 class InferenceGateway(pulumi.ComponentResource):
-    """Namespace, Gateway with one listener, and its GCPGatewayPolicy.
+    """Namespace, Gateway, its GCPGatewayPolicy, and the redirect to HTTPS.
 
     The Gateway is awaited until its condition `Programmed` holds.
     """
@@ -71,6 +73,8 @@ class InferenceGateway(pulumi.ComponentResource):
             namespace = apply(f"{name}-namespace", manifests.namespace(args), child_options(self))
             self._namespace_resources.append(namespace)
         gateway = apply(f"{name}-gateway", manifests.gateway(args), child_options(self, self._namespace_resources))
+        if args.get("redirect_http"):
+            apply(f"{name}-redirect", manifests.redirect(args), child_options(self, self._namespace_resources))
         apply(f"{name}-policy", manifests.gateway_policy(args), child_options(self, [gateway]))
 
         self.gateway_name = pulumi.Output.from_input(args["name"])

@@ -25,6 +25,9 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_BODY_BYTES_LIMIT = 64 * 1024 * 1024
 """Highest cap: a parsed body takes many times its size in memory."""
 
+STREAM_TIMEOUT_S = 3600
+"""Default time for one request at the router: a pool's answer may take less, an upload over a thin line more."""
+
 UNIQUE_NAME = "a name that no other model or adapter has"
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -74,6 +77,8 @@ def problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
     yield from check_image(f"{path}.image", args["image"])
     yield from check_range(f"{path}.replicas", args.get("replicas", 2), 1, 100, "pods")
     yield from check_range(f"{path}.drain_timeout_s", args.get("drain_timeout_s", 30), 1, 3600, "seconds")
+    stream_s = args.get("stream_timeout_s", STREAM_TIMEOUT_S)
+    yield from check_range(f"{path}.stream_timeout_s", stream_s, 1, 2**31 - 1, "seconds")
     limit = args.get("max_body_bytes", MAX_BODY_BYTES)
     yield from check_range(f"{path}.max_body_bytes", limit, 1024, MAX_BODY_BYTES_LIMIT, "bytes")
     yield from check_quantity(f"{path}.cpu", args.get("cpu", "500m"))

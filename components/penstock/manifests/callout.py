@@ -9,6 +9,7 @@ from typing import Any
 
 from .._labels import CONFIG_HASH, Role, config_hash, labels, selector
 from .common import (
+    GKE_API,
     Manifest,
     container_security,
     disruption_budget,
@@ -107,6 +108,13 @@ def health_policy(callout: Callout) -> Manifest:
     }
     target = target_ref("", "Service", callout.name)
     return health_check_policy(callout.name, callout.namespace, target, config, interval_s=5)
+
+
+def backend_policy(callout: Callout, stream_timeout_s: int) -> Manifest:
+    """Return the GCPBackendPolicy. One ext_proc stream lasts as long as its request; GKE's 30 s would cut slow ones."""
+    spec = {"default": {"timeoutSec": stream_timeout_s}, "targetRef": target_ref("", "Service", callout.name)}
+    kind, api = "GCPBackendPolicy", f"{GKE_API}/v1"
+    return manifest(api, kind, callout.name, callout.namespace, callout.labels, spec=spec)
 
 
 def deployment(callout: Callout) -> Manifest:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .._labels import labels
-from .._naming import ROUTING_SUFFIX, check_label
+from .._naming import check_label
 from ..errors import ConfigError
 from .common import GATEWAY_API, GKE_API, WAIT_FOR, WAIT_TIMEOUT, Manifest, manifest, target_ref
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 CLASS = "gke-l7-rilb"
 """The regional internal Application Load Balancer. Source: GKE, "GatewayClass capabilities"."""
+
+REDIRECT_SUFFIX = "-redirect"
+REDIRECT_STATUS = 301
+"""The one permanent redirect of core support. Source: Gateway API 1.5, HTTPRequestRedirectFilter."""
 
 CERT_MANAGER_OPTION = "networking.gke.io/cert-manager-certs"
 PRE_SHARED_OPTION = "networking.gke.io/pre-shared-certs"
@@ -37,24 +41,26 @@ def namespace(args: "InferenceGatewayArgs") -> Manifest:
 
 
 def gateway(args: "InferenceGatewayArgs") -> Manifest:
-    """Return the Gateway with its one listener: HTTPS on 443 with `tls`, plain HTTP on 80 without."""
+    """Return the Gateway: HTTPS on 443 with `tls`, plain HTTP on 80 without, or with a redirect to HTTPS."""
     tls = args.get("tls")
-    listener: Manifest = {
-        "name": listener_name(args),
-        "port": 443 if tls else 80,
-        "protocol": "HTTPS" if tls else "HTTP",
-        "allowedRoutes": {"namespaces": {"from": "Same"}},
-    }
-    if tls:
-        listener["tls"] = _terminate(tls)
-    if args.get("hostname"):
-        listener["hostname"] = args["hostname"]
-    spec: Manifest = {"gatewayClassName": args.get("class_name", CLASS), "listeners": [listener]}
+    listeners = [_listener("https", 443, "HTTPS", args) | {"tls": _terminate(tls)}] if tls else []
+    if not tls or args.get("redirect_http"):
+        listeners.append(_listener("http", 80, "HTTP", args))
+    spec: Manifest = {"gatewayClassName": args.get("class_name", CLASS), "listeners": listeners}
     if args.get("address_name") is not None:
         spec["addresses"] = [{"type": "NamedAddress", "value": args["address_name"]}]
     wait = {WAIT_FOR: "condition=Programmed", WAIT_TIMEOUT: str(_WAIT_TIMEOUT_S)}
     name = args["name"]
     return manifest(f"{GATEWAY_API}/v1", "Gateway", name, args["namespace"], labels(name), annotations=wait, spec=spec)
+
+
+def redirect(args: "InferenceGatewayArgs") -> Manifest:
+    """Return the HTTPRoute that answers every plain HTTP request with a redirect to HTTPS."""
+    name = f"{args['name']}{REDIRECT_SUFFIX}"
+    parent = {"group": GATEWAY_API, "kind": "Gateway", "name": args["name"], "sectionName": "http"}
+    moved = {"type": "RequestRedirect", "requestRedirect": {"scheme": "https", "statusCode": REDIRECT_STATUS}}
+    spec = {"parentRefs": [parent], "rules": [{"filters": [moved]}]}
+    return manifest(f"{GATEWAY_API}/v1", "HTTPRoute", name, args["namespace"], labels(name), spec=spec)
 
 
 def gateway_policy(args: "InferenceGatewayArgs") -> Manifest:
@@ -73,7 +79,7 @@ def gateway_policy(args: "InferenceGatewayArgs") -> Manifest:
 
 def problems(args: "InferenceGatewayArgs", path: str) -> Iterator[ConfigError]:
     """Yield every reason why `args` cannot be rendered."""
-    yield from check_label(f"{path}.name", args["name"], ROUTING_SUFFIX, "the Gateway's name")
+    yield from check_label(f"{path}.name", args["name"], REDIRECT_SUFFIX, "the Gateway's name")
     yield from check_label(f"{path}.namespace", args["namespace"], what="a namespace")
     hostname = args.get("hostname")
     if hostname is not None and not (_HOSTNAME.fullmatch(hostname) and len(hostname) <= 253):
@@ -81,8 +87,23 @@ def problems(args: "InferenceGatewayArgs", path: str) -> Iterator[ConfigError]:
     if args.get("ssl_policy") is not None and not args.get("tls"):
         fix = "Configure `tls`, or remove it"
         yield ConfigError(f"{path}.ssl_policy", args["ssl_policy"], "an HTTPS listener to apply it to", fix)
+    if args.get("redirect_http"):
+        where, fix = f"{path}.redirect_http", "Configure it, or remove the redirect"
+        if not args.get("tls"):
+            yield ConfigError(where, True, "`tls`: without it there is no HTTPS to redirect to", fix)
+        if args.get("address_name") is None:
+            expected = "`address_name`: two listeners share an address of purpose SHARED_LOADBALANCER_VIP"
+            yield ConfigError(where, True, expected, fix)
     if args.get("tls") is not None:
         yield from _tls_problems(args["tls"], f"{path}.tls")
+
+
+def _listener(name: str, port: int, protocol: str, args: "InferenceGatewayArgs") -> Manifest:
+    found: Manifest = {"name": name, "port": port, "protocol": protocol}
+    found["allowedRoutes"] = {"namespaces": {"from": "Same"}}
+    if args.get("hostname"):
+        found["hostname"] = args["hostname"]
+    return found
 
 
 def _terminate(tls: "GatewayTls") -> Manifest:

@@ -14,6 +14,7 @@ SHAPES = [
     ("InferenceGateway", {"tls": None, "hostname": "llm.example.com", "address_name": "vip"}),
     ("InferenceGateway", {"tls": {"cert_manager_certs": ["a", "b"]}, "ssl_policy": "modern"}),
     ("InferenceGateway", {"tls": {"pre_shared_certs": ["a"]}, "allow_global_access": False}),
+    ("InferenceGateway", {"redirect_http": True, "address_name": "vip"}),
     ("BodyRouter", {}),
     ("InferencePool", {}),
     (

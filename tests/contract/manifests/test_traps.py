@@ -176,6 +176,13 @@ def test_body_router_is_health_checked_over_grpc():
     assert check == {"type": "GRPC", "grpcHealthCheck": {"portSpecification": "USE_FIXED_PORT", "port": 9005}}
 
 
+def test_body_router_is_given_more_than_the_default_30_seconds():
+    policy = of_kind(declared("BodyRouter", stream_timeout_s=120), "GCPBackendPolicy")["spec"]
+    assert policy["default"]["timeoutSec"] == 120
+    assert policy["targetRef"] == {"group": "", "kind": "Service", "name": "body-router"}
+    assert of_kind(declared("BodyRouter"), "GCPBackendPolicy")["spec"]["default"]["timeoutSec"] > 600
+
+
 def test_pool_refers_to_its_picker_by_service_and_port():
     graph = declared("InferencePool", failure_mode="FailOpen")
     ref = of_kind(graph, "InferencePool")["spec"]["endpointPickerRef"]
@@ -338,6 +345,17 @@ class TestGateway:
     def test_takes_a_reserved_address_by_name(self):
         spec = of_kind(declared("InferenceGateway", address_name="vip"), "Gateway")["spec"]
         assert spec["addresses"] == [{"type": "NamedAddress", "value": "vip"}]
+
+    def test_trap_8_a_redirect_is_a_second_listener_on_one_shared_address(self):
+        graph = declared("InferenceGateway", redirect_http=True, address_name="vip")
+        gateway = of_kind(graph, "Gateway")["spec"]
+        assert [(item["name"], item["port"]) for item in gateway["listeners"]] == [("https", 443), ("http", 80)]
+        assert len(gateway["addresses"]) == 1
+        route = of_kind(graph, "HTTPRoute", "gw-redirect")["spec"]
+        assert [ref["sectionName"] for ref in route["parentRefs"]] == ["http"]
+        (rule,) = route["rules"]
+        assert rule["filters"][0]["requestRedirect"] == {"scheme": "https", "statusCode": 301}
+        assert "backendRefs" not in rule
 
     def test_namespace_admits_only_restricted_pods(self):
         labels = of_kind(declared("InferenceGateway"), "Namespace")["metadata"]["labels"]

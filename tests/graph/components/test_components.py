@@ -22,6 +22,7 @@ INVENTORY = {
         "kubernetes:apps/v1:Deployment": ["it-deployment"],
         "kubernetes:core/v1:Service": ["it-service"],
         "kubernetes:networking.gke.io/v1:HealthCheckPolicy": ["it-health"],
+        "kubernetes:networking.gke.io/v1:GCPBackendPolicy": ["it-backend"],
         "kubernetes:policy/v1:PodDisruptionBudget": ["it-budget"],
     },
     "ModelReplicaSet": {

@@ -47,7 +47,7 @@ def test_local_declares_the_objects_of_the_architecture(preview):
         "HealthCheckPolicy": {"body-router"} | pools,
         "PodDisruptionBudget": {"body-router"} | pools,
         "InferencePool": pools,
-        "GCPBackendPolicy": pools,
+        "GCPBackendPolicy": {"body-router"} | pools,
         "HTTPRoute": {"llama-3-1-8b", "gemma-3-12b"},
         "GCPRoutingExtension": {"inference-gateway-routing"},
     }

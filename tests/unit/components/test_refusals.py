@@ -26,7 +26,7 @@ def google(**changes):
 FOUR = [{"name": f"c{number}"} for number in range(4)]
 
 REFUSED = [
-    ("InferenceGateway", {"name": "g" * 56}, "args.name"),
+    ("InferenceGateway", {"name": "g" * 55}, "args.name"),
     ("InferenceGateway", {"name": "Gateway"}, "args.name"),
     ("InferenceGateway", {"namespace": "a.b"}, "args.namespace"),
     ("InferenceGateway", {"hostname": "https://x"}, "args.hostname"),
@@ -35,6 +35,9 @@ REFUSED = [
     ("InferenceGateway", {"tls": {"secret_names": ["a"], "cert_manager_certs": ["b"]}}, "args.tls"),
     ("InferenceGateway", {"tls": {"cert_manager_certs": ["a,b"]}}, "args.tls.cert_manager_certs[0]"),
     ("InferenceGateway", {"tls": None, "ssl_policy": "modern"}, "args.ssl_policy"),
+    ("InferenceGateway", {"redirect_http": True}, "args.redirect_http"),
+    ("InferenceGateway", {"redirect_http": True, "tls": None, "address_name": "vip"}, "args.redirect_http"),
+    ("BodyRouter", {"stream_timeout_s": 0}, "args.stream_timeout_s"),
     ("BodyRouter", {"models": []}, "args.models"),
     ("BodyRouter", {"models": [{"name": "m"}, {"name": "m"}]}, "args.models[1].name"),
     ("BodyRouter", {"models": [{"name": "m", "adapters": ["m"]}]}, "args.models[0].adapters[0]"),
@@ -131,6 +134,7 @@ def test_refused(component, changes, path):
     [
         ("InferenceGateway", {}),
         ("InferenceGateway", {"tls": None}),
+        ("InferenceGateway", {"redirect_http": True, "address_name": "vip"}),
         (
             "InferenceGateway",
             {"tls": {"cert_manager_certs": ["a", "b"]}, "hostname": "*.example.com", "ssl_policy": "p"},
