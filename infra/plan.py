@@ -13,8 +13,6 @@ from pydantic import BaseModel
 from infra import settings as config
 from infra.shape import validate
 
-_BODY_ROUTER = "body-router"
-_EXTENSION = "body-router"
 _SERVING = tuple(config.Serving.model_fields)
 _POOL = ("failure_mode", "timeout_s", "draining_timeout_s", "log_sample_rate", "objectives", "objective_api")
 
@@ -48,16 +46,18 @@ def load(raw: Any) -> tuple[config.Settings, Plan]:
 
 def make(settings: config.Settings) -> Plan:
     """Return the arguments of all components; `check` tells whether they are right."""
-    gateway = {"namespace": settings.namespace, "create_namespace": settings.create_namespace}
+    entry = {"namespace": settings.namespace, "create_namespace": settings.create_namespace}
+    gateway = cast(penstock.InferenceGatewayArgs, entry | _given(settings.gateway))
+    listener = penstock.InferenceGateway.listener_name(gateway)
     router = {"namespace": settings.namespace, "image": settings.image, "models": _served(settings.models)}
     pairs = [(model, replica_set) for model in settings.models for replica_set in model.replica_sets]
     return Plan(
-        gateway=cast(penstock.InferenceGatewayArgs, gateway | _given(settings.gateway)),
+        gateway=gateway,
         body_router=cast(penstock.BodyRouterArgs, router | _given(settings.body_router, without=("timeout_ms",))),
         extensions=_extensions(settings),
         replica_sets=[_replica_set(settings, model, replica_set) for model, replica_set in pairs],
         pools=[_pool(settings, model, replica_set) for model, replica_set in pairs],
-        routes=[_route(settings, model) for model in settings.models],
+        routes=[_route(settings, model, listener) for model in settings.models],
     )
 
 
@@ -121,7 +121,7 @@ def _pool(settings: config.Settings, model: config.Model, replica_set: config.Re
     return cast(penstock.InferencePoolArgs, args)
 
 
-def _route(settings: config.Settings, model: config.Model) -> penstock.ModelRouteArgs:
+def _route(settings: config.Settings, model: config.Model, listener: str) -> penstock.ModelRouteArgs:
     pools = [
         {"name": pool_name(model.name, replica_set.name), **_given(replica_set, only=("weight",))}
         for replica_set in model.replica_sets
@@ -130,7 +130,7 @@ def _route(settings: config.Settings, model: config.Model) -> penstock.ModelRout
         "model": model.name,
         "namespace": settings.namespace,
         "gateway": settings.gateway.name,
-        "listener": "https" if settings.gateway.tls else "http",
+        "listener": listener,
         "pools": pools,
         **_given(model, only=("paths", "objective")),
     }
@@ -138,7 +138,8 @@ def _route(settings: config.Settings, model: config.Model) -> penstock.ModelRout
 
 
 def _extensions(settings: config.Settings) -> penstock.ExtensionsArgs:
-    routing = {"name": _EXTENSION, "service": _BODY_ROUTER, "port": 9004}
+    service, port = penstock.BodyRouter.SERVICE_NAME, penstock.BodyRouter.SERVICE_PORT
+    routing = {"name": service, "service": service, "port": port}
     args = {
         "gateway": settings.gateway.name,
         "namespace": settings.namespace,
@@ -194,7 +195,7 @@ def _name_errors(settings: config.Settings) -> Iterable[ConfigError]:
     if not settings.models:
         yield ConfigError("models", [], "at least one model", "Declare a model with its replica sets")
     slugs: dict[str, str] = {}
-    taken = {_BODY_ROUTER: "the body router"}
+    taken = {penstock.BodyRouter.SERVICE_NAME: "the body router"}
     for index, model in enumerate(settings.models):
         where = f"models[{index}].name"
         name = slug(model.name)

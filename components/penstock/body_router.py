@@ -57,6 +57,8 @@ class BodyRouter(pulumi.ComponentResource):
     service_port: pulumi.Output[int]
     """Port of ext_proc on the Service, HTTP/2 over TLS."""
 
+    SERVICE_NAME = manifests.NAME
+    SERVICE_PORT = manifests.GRPC_PORT
     problems = staticmethod(manifests.problems)
     """Yields every reason why arguments are refused; a program can check all components before it makes one."""
 

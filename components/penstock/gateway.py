@@ -59,6 +59,8 @@ class InferenceGateway(pulumi.ComponentResource):
     listener: pulumi.Output[str]
     """Name of the listener that routes attach to."""
 
+    listener_name = staticmethod(manifests.listener_name)
+    """Names the listener that routes attach to, by the arguments alone."""
     problems = staticmethod(manifests.problems)
     """Yields every reason why arguments are refused; a program can check all components before it makes one."""
 

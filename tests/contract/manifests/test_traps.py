@@ -39,6 +39,10 @@ class TestCallouts:
         container = pod_of(component)["containers"][0]
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert container[probe]["grpc"]["port"] == health
+            assert container[probe]["timeoutSeconds"] <= container[probe]["periodSeconds"]
+        # a start may take a minute; a busy process is not killed for one slow answer
+        assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] == 60
+        assert container["livenessProbe"]["failureThreshold"] == 3
         assert container["readinessProbe"]["grpc"]["service"] == "readiness"
         assert container["livenessProbe"]["grpc"]["service"] == "liveness"
         assert flag(container["args"], "--health-port") == str(health)
@@ -93,6 +97,9 @@ class TestPods:
         assert account["automountServiceAccountToken"] is False
         assert pod["automountServiceAccountToken"] is False
 
+    def test_environment_is_what_the_manifest_says(self, component):
+        assert pod_of(component)["enableServiceLinks"] is False
+
     def test_states_requests_and_a_memory_limit(self, component):
         resources = pod_of(component)["containers"][0]["resources"]
         assert resources["requests"]["cpu"]
@@ -139,6 +146,11 @@ def test_google_services_get_no_authority_and_no_body_mode():
     assert not {"authority", "backendRef", "requestBodySendMode"} & set(extension)
 
 
+def test_global_access_can_be_declined():
+    policy = of_kind(declared("InferenceGateway", allow_global_access=False, ssl_policy="p"), "GCPGatewayPolicy")
+    assert policy["spec"]["default"] == {"allowGlobalAccess": False, "sslPolicy": "p"}
+
+
 def test_trap_4_global_access_is_on_before_anything_attaches():
     assert of_kind(declared("InferenceGateway"), "GCPGatewayPolicy")["spec"]["default"]["allowGlobalAccess"] is True
 
@@ -149,6 +161,16 @@ def test_trap_9_the_timeout_is_the_pools_and_not_the_routes():
     policy = of_kind(declared("InferencePool"), "GCPBackendPolicy")["spec"]
     assert policy["default"]["timeoutSec"] == 600
     assert policy["targetRef"]["kind"] == "InferencePool"
+
+
+def test_every_setting_of_the_pools_backend_is_used():
+    changes = {"timeout_s": 90, "draining_timeout_s": 5, "log_sample_rate": 0.25, "security_policy": "armor"}
+    assert of_kind(declared("InferencePool", **changes), "GCPBackendPolicy")["spec"]["default"] == {
+        "timeoutSec": 90,
+        "connectionDraining": {"drainingTimeoutSec": 5},
+        "logging": {"enabled": True, "sampleRate": 250_000},
+        "securityPolicy": "armor",
+    }
 
 
 @pytest.mark.parametrize(
@@ -285,6 +307,10 @@ class TestReplicas:
         assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
         assert "--tensor-parallel-size=2" in pod["containers"][0]["args"]
         assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+    def test_rollout_needs_no_spare_gpus(self):
+        strategy = of_kind(declared("ModelReplicaSet"), "Deployment")["spec"]["strategy"]
+        assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
     def test_shared_memory_is_memory(self):
         pod = pod_of("ModelReplicaSet", shared_memory_mib=512)

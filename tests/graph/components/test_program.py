@@ -73,6 +73,16 @@ def test_routes_wait_for_their_pools_and_extensions_for_the_body_router(preview)
     assert any("body-router-deployment" in key for key in components["Extensions"].dependencies)
 
 
+@pytest.mark.parametrize("gateway", [{}, {"tls": {"secretNames": ["s"]}}], ids=["http", "https"])
+def test_routes_attach_to_a_listener_that_the_gateway_has(preview, gateway):
+    manifests = list(recorded(preview, gateway=json.dumps(gateway)).manifests())
+    (listener,) = next(item for item in manifests if item["kind"] == "Gateway")["spec"]["listeners"]
+    routes = [item for item in manifests if item["kind"] == "HTTPRoute"]
+    assert routes
+    for route in routes:
+        assert [ref["sectionName"] for ref in route["spec"]["parentRefs"]] == [listener["name"]]
+
+
 def test_no_provider_is_made_unless_the_cluster_is_configured(preview):
     assert not any("providers" in item.type for item in recorded(preview).resources)
 
