@@ -55,6 +55,10 @@ _ACCESS_LOG = {
 }
 """Neither query strings nor bodies nor credentials: what is logged may be shared."""
 
+_NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+"""The only "internal" address, so that every client's x-envoy-* headers, which steer timeouts and retries, are removed.
+An empty list would make loopback and private addresses internal."""
+
 _STREAM_IDLE_S = 300.0
 """A client that sends nothing for so long is cut off before a route is known; routes have their own timeout."""
 _HTTP_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -88,8 +92,7 @@ def _http_manager(traffic: Traffic, listener: Listener, access_log: Path) -> Con
         stat_prefix=listener.name,
         codec_type="AUTO",
         use_remote_address=True,
-        # No address is internal: nobody may send x-envoy-* headers that steer timeouts and retries.
-        internal_address_config={"unix_sockets": False, "cidr_ranges": []},
+        internal_address_config={"cidr_ranges": [_NOBODY]},
         early_header_mutation_extensions=[_drop_reserved_headers()],
         normalize_path=True,
         merge_slashes=True,

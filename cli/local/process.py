@@ -59,9 +59,10 @@ def identity(pid: int) -> str | None:
     return shown.stdout.strip() or None
 
 
-def signal_group(pid: int, number: signal.Signals) -> None:
-    """Send a signal to the process group of `pid`; no error if it is gone."""
+def signal_group(pid: int, number: signal.Signals) -> bool:
+    """Send a signal to the process group of `pid`; False if it is gone or not ours."""
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
-        pass
+        return False
+    return True

@@ -99,14 +99,14 @@ class StateDir:
     def end_survivors(self) -> list[str]:
         """Kill what a dead supervisor left running and clear its state; return the names of what was killed.
 
-        Only for a state without a supervisor. A process is taken for ours only if it started when ours did.
+        Only for a state without a supervisor. A process is taken for ours only if it started when ours did; a group
+        without its leader is ours, since its number is not given out anew while a member lives.
         """
         state = self.read()
         killed = []
         for piece in (state or {}).get("pieces", []):
             pid = piece.get("pid")
-            if pid and piece.get("identity") == identity(pid):
-                signal_group(pid, signal.SIGKILL)
+            if pid and identity(pid) in (piece.get("identity"), None) and signal_group(pid, signal.SIGKILL):
                 killed.append(str(piece["name"]))
         if state is not None:
             self.clear()

@@ -21,6 +21,7 @@ from cli.local.envoy_config import bootstrap
 from cli.local.model import Check, Piece, Plan, PlanError
 from cli.local.plan import Options, make_plan
 from cli.local.ports import PortAllocator, is_free
+from cli.local.process import identity
 from cli.local.state import StateDir, wait_for
 from cli.local.supervisor import GRACE_S, StartError, Supervisor
 
@@ -62,10 +63,10 @@ def already_running(args: argparse.Namespace, state_dir: StateDir) -> int:
 def stop(pid: int, state_dir: StateDir) -> bool:
     """End the supervisor `pid` and all that it runs; False when it had to be killed."""
     _signal(pid, signal.SIGTERM)
-    if wait_for(lambda: not state_dir.running(), _STOP_S):
+    if wait_for(lambda: identity(pid) is None and not state_dir.running(), _STOP_S):
         return True
     _signal(pid, signal.SIGKILL)
-    wait_for(lambda: not state_dir.running(), GRACE_S)
+    wait_for(lambda: identity(pid) is None, GRACE_S)
     state_dir.end_survivors()
     return False
 

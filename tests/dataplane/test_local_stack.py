@@ -1,0 +1,217 @@
+"""`penstock local` as users run it, with the declared environment `local`."""
+
+import json
+import os
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import OpenAI
+
+from cli.local.process import identity
+from cli.local.state import wait_for
+from tests.support.local import FAST, Stack, penstock, running_stack, stack  # noqa: F401
+
+LLAMA, GEMMA, ADAPTER = "llama-3.1-8b", "gemma-3-12b", "LoRA-1-gemma"
+
+
+@pytest.fixture
+def client(stack: Stack) -> OpenAI:  # noqa: F811
+    return OpenAI(base_url=stack.endpoint, api_key="unused", max_retries=0, timeout=20)
+
+
+def ask(client: OpenAI, model: str, **headers: str) -> Any:
+    """Return the raw response to a short prompt."""
+    messages: Any = [{"role": "user", "content": "Say hello."}]
+    return client.chat.completions.with_raw_response.create(
+        model=model, messages=messages, max_tokens=5, extra_headers=headers
+    )
+
+
+def post(stack: Stack, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:  # noqa: F811
+    request = urllib.request.Request(
+        f"{stack.endpoint}/chat/completions", body, {"content-type": "application/json", **headers}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def prompt(model: str, size: int = 10) -> bytes:
+    return json.dumps({"model": model, "max_tokens": 3, "messages": [{"role": "user", "content": "x" * size}]}).encode()
+
+
+def test_each_model_is_served_by_its_own_replicas(client: OpenAI) -> None:
+    for model, prefix in ((LLAMA, "llama-3-1-8b-"), (GEMMA, "gemma-3-12b-a-"), (ADAPTER, "gemma-3-12b-a-")):
+        answer = ask(client, model)
+        assert answer.headers["x-penstock-replica"].startswith(prefix)
+        assert answer.parse().model == model
+
+
+def test_streams(client: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Count."}]
+    chunks = list(client.chat.completions.create(model=GEMMA, messages=messages, max_tokens=20, stream=True))
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_status_json(stack: Stack) -> None:  # noqa: F811
+    state = json.loads(stack.run("status", "--json").stdout)
+    assert (state["environment"], state["phase"], state["endpoint"]) == ("local", "ready", stack.endpoint)
+    kinds: dict[str, int] = {}
+    for piece in state["pieces"]:
+        assert {"name", "kind", "pid", "address", "state", "restarts"} <= piece.keys()
+        assert piece["state"] == "ready"
+        host, _, port = piece["address"].partition(":")
+        with socket.create_connection((host, int(port)), 5):
+            kinds[piece["kind"]] = kinds.get(piece["kind"], 0) + 1
+    assert kinds == {"envoy": 1, "callout": 1, "picker": 3, "replica": 9}
+
+
+def test_what_has_no_effect_is_named(stack: Stack) -> None:  # noqa: F811
+    text = stack.run("status").stdout
+    assert "PodDisruptionBudget" in text
+    assert "Gateway HTTPS listener" in text or "Gateway" not in text
+
+
+def test_logs(stack: Stack, client: OpenAI) -> None:  # noqa: F811
+    request_id = "a-request-of-this-test"
+    ask(client, LLAMA, **{"x-request-id": request_id})
+    assert '"message":"serving"' in stack.run("logs", "body-router").stdout
+    assert wait_for(lambda: request_id in stack.run("logs", "access").stdout, 10)
+    entry = next(json.loads(line) for line in stack.run("logs", "access").stdout.splitlines() if request_id in line)
+    assert (entry["status"], entry["model"], entry["details"]) == (200, LLAMA, "via_upstream")
+    assert entry["served"] == entry["upstream"] == entry["destination"].split(",")[0]
+    everything = stack.run("logs").stdout
+    assert "body-router" in everything
+    assert "access" in everything
+    unknown = stack.run("logs", "nobody")
+    assert unknown.returncode == 2
+    assert "body-router" in unknown.stderr
+
+
+def test_a_second_up_is_refused(stack: Stack) -> None:  # noqa: F811
+    for flags in ((), ("--detach",)):
+        second = stack.run("up", *flags)
+        assert second.returncode == 1
+        assert "penstock local down --env local" in second.stderr
+
+
+def test_clients_cannot_choose_the_backend_nor_steer_envoy(stack: Stack, client: OpenAI) -> None:  # noqa: F811
+    victim = stack.pieces["gemma-3-12b-a-0"]["address"]
+    names = ("x-gateway-destination-endpoint", "x-gateway-destination-endpoint-subset", "x-gateway-model-name")
+    headers = dict.fromkeys(names, victim)
+    headers |= {"x-gateway-base-model-name": GEMMA, "x-envoy-upstream-rq-timeout-ms": "1", "x-envoy-max-retries": "9"}
+    for _ in range(5):
+        answer = ask(client, LLAMA, **headers)
+        assert answer.headers["x-penstock-replica"].startswith("llama-3-1-8b-")
+
+
+def test_a_crashed_piece_is_restarted_on_its_port(stack: Stack, client: OpenAI) -> None:  # noqa: F811
+    before = stack.pieces["body-router"]
+    stack.kill("body-router")
+    assert wait_for(lambda: stack.pieces["body-router"]["restarts"] == before["restarts"] + 1, 20)
+    stack.await_state("ready", "body-router")
+    stack.await_healthy()
+    assert stack.pieces["body-router"]["address"] == before["address"]
+    assert ask(client, LLAMA).status_code == 200
+
+
+def test_requests_pass_while_one_replica_is_down(stack: Stack) -> None:  # noqa: F811
+    with stack.down("gemma-3-12b-a-0"):
+        answers = [post(stack, prompt(GEMMA)) for _ in range(12)]
+        assert [status for status, _ in answers] == [200] * 12
+
+
+def test_no_replica_at_all_is_an_openai_error(stack: Stack) -> None:  # noqa: F811
+    with stack.down(*(f"gemma-3-12b-a-{index}" for index in range(3))):
+        status, body = post(stack, prompt(GEMMA))
+        assert status == 503
+        assert set(body["error"]) == {"message", "type", "param", "code"}
+
+
+def test_picker_down_under_fail_close_is_503_for_its_pool_alone(stack: Stack) -> None:  # noqa: F811
+    with stack.down("gemma-3-12b-a-picker"):
+        status, body = post(stack, prompt(GEMMA))
+        assert (status, body["error"]["code"]) == (503, "service_unavailable")
+        assert post(stack, prompt(LLAMA))[0] == 200
+
+
+def test_body_router_down_is_an_openai_error(stack: Stack) -> None:  # noqa: F811
+    with stack.down("body-router"):
+        status, body = post(stack, prompt(LLAMA))
+        assert (status, body["error"]["type"]) == (500, "server_error")
+
+
+def test_large_bodies_pass(stack: Stack) -> None:  # noqa: F811
+    # 5 MB are more tokens than the model takes: the replica's own error shows that the whole body arrived.
+    status, body = post(stack, prompt(LLAMA, 5_000_000))
+    assert status == 400
+    assert "context" in body["error"]["message"] or "tokens" in body["error"]["message"]
+    status, body = post(stack, prompt(LLAMA, 11_000_000))
+    assert status == 413
+
+
+def test_up_in_the_foreground_one_replica_fixed_port_and_interrupt(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, **FAST, "PENSTOCK_STATE_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "cli.main", "local", "up", "--port", str(port), "--replicas", "1", "--verbose"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        state_file = tmp_path / "local" / "state.json"
+        assert wait_for(lambda: state_file.exists() and json.loads(state_file.read_text())["phase"] == "ready", 40)
+        pieces = json.loads(state_file.read_text())["pieces"]
+        answer = ask(OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="unused"), LLAMA)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert answer.status_code == 200
+    assert process.returncode == 0
+    assert len([piece for piece in pieces if piece["kind"] == "replica"]) == 3
+    assert [piece for piece in pieces if identity(piece["pid"]) == piece["identity"]] == []
+    assert f"http://127.0.0.1:{port}/v1" in output
+    assert "base_url=" in output
+    assert "PodDisruptionBudget" in output
+    assert not state_file.exists()
+
+
+def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        env = {**os.environ, "PENSTOCK_STATE_DIR": str(tmp_path)}
+        result = penstock(env, "up", "--detach", "--port", str(busy.getsockname()[1]))
+    assert result.returncode == 2
+    assert "is in use" in result.stdout + result.stderr
+
+
+def test_nothing_running(tmp_path: Path) -> None:
+    env = {**os.environ, "PENSTOCK_STATE_DIR": str(tmp_path)}
+    assert penstock(env, "down").returncode == 0
+    status = penstock(env, "status", "--json")
+    assert status.returncode == 1
+    assert json.loads(status.stdout)["pieces"] == []
+    assert penstock(env, "up", "--env", "nowhere").returncode == 2
+    assert penstock(env, "up", "--env", "../x").returncode == 2
+
+
+def test_detached_stack_leaves_nothing_behind(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with running_stack(tmp_path, "--replicas", "1") as running:
+        took = time.monotonic() - began
+        pieces = running.pieces.values()
+        supervisor = running.state["pid"]
+    assert took < 15
+    assert [piece["name"] for piece in pieces if identity(piece["pid"])] == []
+    assert identity(supervisor) is None
+    assert sorted(path.name for path in (tmp_path / "local").iterdir()) == ["lock", "logs", "supervisor.log"]
