@@ -116,7 +116,8 @@ def _pool(settings: config.Settings, model: config.Model, replica_set: config.Re
         "namespace": settings.namespace,
         "picker": {"image": settings.image, **_given(settings.picker)},
         "zone_count": settings.zone_count,
-        **_given(model, only=(*_POOL, "security_policy")),
+        **_given(model, only=(*_POOL, "startup_timeout_s", "security_policy")),
+        **_given(replica_set, only=("startup_timeout_s",)),
     }
     return cast(penstock.InferencePoolArgs, args)
 
@@ -170,7 +171,7 @@ def _model_errors(settings: config.Settings, plan: Plan) -> Iterable[ConfigError
             named = moves | {".name": f"{own}.name"}
             served = named | _serving_moves(model, replica_set, base, own)
             pool = named | {".picker": "picker", ".picker.image": "image", ".zone_count": "zoneCount"}
-            pool |= {".target_ports": "zoneCount"}
+            pool |= {".target_ports": "zoneCount", ".startup_timeout_s": served[".startup_timeout_s"]}
             yield from _moved(penstock.ModelReplicaSet.problems(plan.replica_sets[at], ""), served)
             yield from _moved(penstock.InferencePool.problems(plan.pools[at], ""), pool)
             at += 1

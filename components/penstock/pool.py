@@ -68,6 +68,8 @@ class InferencePoolArgs(TypedDict):
     """Without the picker: `FailClose` answers 503, `FailOpen` picks any replica. Default `FailClose`."""
     timeout_s: NotRequired[int]
     """Seconds for a whole answer, streams included. Default 600."""
+    startup_timeout_s: NotRequired[int]
+    """Seconds that a replica may take to be ready; the picker waits for the first one. Default 1800."""
     draining_timeout_s: NotRequired[int]
     """Seconds that a leaving replica's connections live on. Default 60."""
     log_sample_rate: NotRequired[float]

@@ -10,6 +10,7 @@ from typing import Any
 from .._labels import CONFIG_HASH, Role, config_hash, labels, selector
 from .common import (
     GKE_API,
+    WAIT_TIMEOUT,
     Manifest,
     container_security,
     disruption_budget,
@@ -36,8 +37,8 @@ MARGIN_S = 15
 class Callout:
     """What the objects of one callout are made from.
 
-    `config` maps file names in `CONFIG_DIR` to their text; `flags` are put behind the common ones;
-    `resources` maps `cpu` and `memory` to quantities; `image` may be a Pulumi output.
+    `config` maps file names in `CONFIG_DIR` to their text; `flags` are put behind the common ones; `image` may be a
+    Pulumi output; `cpu` and `memory` are quantities; `await_s` is how long Pulumi awaits the rollout (None: 10 min).
     """
 
     name: str
@@ -57,6 +58,7 @@ class Callout:
     tls_secret: str | None = None
     cpu: str = "500m"
     memory: str = "256Mi"
+    await_s: int | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -130,7 +132,9 @@ def deployment(callout: Callout) -> Manifest:
             "spec": _pod(callout),
         },
     }
-    return manifest("apps/v1", "Deployment", callout.name, callout.namespace, callout.labels, spec=spec)
+    wait = {WAIT_TIMEOUT: str(callout.await_s)} if callout.await_s else None
+    name, namespace = callout.name, callout.namespace
+    return manifest("apps/v1", "Deployment", name, namespace, callout.labels, annotations=wait, spec=spec)
 
 
 def _pod(callout: Callout) -> Manifest:

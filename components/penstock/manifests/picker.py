@@ -10,6 +10,7 @@ from ..errors import ConfigError, did_you_mean
 from .body_router import check_log_level
 from .callout import CONFIG_DIR, Callout
 from .common import check_image, check_quantity, check_range
+from .replica_set import NODE_MARGIN_S, STARTUP_S
 
 if TYPE_CHECKING:
     from ..pool import InferencePoolArgs, Picker, Scorer
@@ -93,6 +94,8 @@ def callout(args: "InferencePoolArgs", replicas_port: int) -> Callout:
         tls_secret=picker.get("tls_secret"),
         cpu=picker.get("cpu", "1"),
         memory=picker.get("memory", "1Gi"),
+        # a picker is ready when DNS knows the first replica
+        await_s=args.get("startup_timeout_s", STARTUP_S) + NODE_MARGIN_S,
     )
 
 

@@ -103,6 +103,8 @@ def problems(args: "InferencePoolArgs", path: str) -> Iterator[ConfigError]:
     yield from check_range(f"{path}.timeout_s", args.get("timeout_s", TIMEOUT_S), 1, _INT32 - 1, "seconds")
     yield from check_range(f"{path}.draining_timeout_s", args.get("draining_timeout_s", 60), 0, 3600, "seconds")
     yield from check_range(f"{path}.log_sample_rate", args.get("log_sample_rate", 0.0), 0, 1, "a share of requests")
+    startup_s = args.get("startup_timeout_s", replica_set.STARTUP_S)
+    yield from check_range(f"{path}.startup_timeout_s", startup_s, 60, 7200, "seconds")
     mode = args.get("failure_mode", "FailClose")
     if mode not in FAILURE_MODES:
         fix = did_you_mean(mode, FAILURE_MODES)

@@ -32,16 +32,19 @@ PORT = 8000
 USER = 2000
 """User `vllm` of the image since it can run without root; older images need LOGNAME and HOME, which are set anyway."""
 
+STARTUP_S = 1800
+"""Default time that a replica may take to load its weights."""
+NODE_MARGIN_S = 600
+"""What Pulumi's await adds to it: time for a node with GPUs to be added."""
+
 CACHE_DIR = "/var/cache/vllm"
 GPU = "nvidia.com/gpu"
 """Resource name and taint of GPU nodes. Source: GKE, "Run GPUs in GKE Standard node pools"."""
 GPU_TYPE_LABEL = "cloud.google.com/gke-accelerator"
 
 _DRAIN_S = 60
-_STARTUP_S = 1800
 _PROBE_S = 10
 _MARGIN_S = 30
-_ROLLOUT_MARGIN_S = 600
 
 _OWNED_FLAGS = {
     "--model": "source",
@@ -79,7 +82,7 @@ def deployment(args: "ModelReplicaSetArgs") -> Manifest:
         "selector": {"matchLabels": pool_selector(name)},
         "template": {"metadata": {"labels": _labels(args)}, "spec": _pod(args)},
     }
-    wait = {WAIT_TIMEOUT: str(args.get("startup_timeout_s", _STARTUP_S) + _ROLLOUT_MARGIN_S)}
+    wait = {WAIT_TIMEOUT: str(args.get("startup_timeout_s", STARTUP_S) + NODE_MARGIN_S)}
     tags = _labels(args)
     return manifest("apps/v1", "Deployment", name, args["namespace"], tags, annotations=wait, spec=spec)
 
@@ -130,7 +133,7 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
         yield ConfigError(f"{path}.source", args["source"], "a model id or an absolute path", fix)
     yield from check_range(f"{path}.replicas", args["replicas"], 0, 1000, "replicas")
     yield from check_range(f"{path}.drain_timeout_s", args.get("drain_timeout_s", _DRAIN_S), 1, 3600, "seconds")
-    yield from check_range(f"{path}.startup_timeout_s", args.get("startup_timeout_s", _STARTUP_S), 60, 7200, "seconds")
+    yield from check_range(f"{path}.startup_timeout_s", args.get("startup_timeout_s", STARTUP_S), 60, 7200, "seconds")
     yield from check_range(f"{path}.shared_memory_mib", args.get("shared_memory_mib", 2048), 64, 2**20, "MiB")
     yield from check_range(f"{path}.cache_gib", args.get("cache_gib", 100), 1, 2**14, "GiB")
     yield from check_range(f"{path}.accelerator.count", args.get("accelerator", {}).get("count", 1), 1, 16, "GPUs")
@@ -216,7 +219,7 @@ def _pod(args: "ModelReplicaSetArgs") -> Manifest:
 def _container(args: "ModelReplicaSetArgs", drain_s: int) -> Manifest:
     gpus = str(args.get("accelerator", {}).get("count", 1))
     cpu, memory = args.get("cpu", "4"), args.get("memory", "24Gi")
-    startup_s = args.get("startup_timeout_s", _STARTUP_S)
+    startup_s = args.get("startup_timeout_s", STARTUP_S)
     return {
         "name": "vllm",
         "image": args["image"],

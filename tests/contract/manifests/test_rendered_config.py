@@ -1,6 +1,5 @@
 """What components render, read by the services themselves: config files, objectives, flags, `vllm serve` arguments."""
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from services.bodyrouter.settings import Settings as BodyRouterSettings
 from services.extproc import flags
 from services.extproc.config import parse_config
 from services.modelserver import arguments
+from services.picker import __main__ as picker
 from services.picker import config as picker_config
 from services.picker.objectives import Objectives
 from tests.support.arguments import IMAGE, declared, of_kind
@@ -69,8 +69,8 @@ def test_pickers_read_their_config_without_a_warning(local, pool):
 
 def test_every_scorer_of_the_component_is_one_of_the_picker():
     kinds = sorted(picker_config.SCORERS)
-    picker = {"image": IMAGE, "scorers": [{"type": kind, "weight": 0.5} for kind in kinds]}
-    graph = declared("InferencePool", picker=picker)
+    scorers = [{"type": kind, "weight": 0.5} for kind in kinds]
+    graph = declared("InferencePool", picker={"image": IMAGE, "scorers": scorers})
     file = parse_config(_config(graph, "m1-a-picker"), picker_config.EndpointPickerConfig)
     assert dict(picker_config.interpret(file).scorers) == dict.fromkeys(kinds, 0.5)
 
@@ -96,12 +96,8 @@ def test_callouts_read_their_flags(local):
     assert read.tls_mode == "self-signed"
 
 
-def test_pickers_flags_are_those_of_the_contract(local):
-    def add(parser: argparse.ArgumentParser) -> None:
-        for name in ("--pool-name", "--pool-namespace", "--replicas", "--objectives-file"):
-            parser.add_argument(name)
-
-    read = flags.parse("picker", add, {}, _args(local, "gemma-3-12b-a-picker"))
+def test_pickers_read_their_flags(local):
+    read = flags.parse("picker", picker.add_arguments, {}, _args(local, "gemma-3-12b-a-picker"))
     assert (read.grpc_port, read.health_port) == (9002, 9003)
     assert (read.pool_name, read.pool_namespace) == ("gemma-3-12b-a", "inference")
     assert read.replicas == "dns:gemma-3-12b-a-replicas.inference.svc:8000"

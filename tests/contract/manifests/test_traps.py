@@ -218,6 +218,12 @@ def test_picker_is_one_pod_that_is_recreated():
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
+def test_picker_is_awaited_as_long_as_its_first_replica_may_take():
+    metadata = of_kind(declared("InferencePool", startup_timeout_s=1200), "Deployment")["metadata"]
+    assert int(metadata["annotations"]["pulumi.com/timeoutSeconds"]) > 1200
+    assert "annotations" not in of_kind(declared("BodyRouter"), "Deployment")["metadata"]
+
+
 def test_picker_finds_the_replicas_that_the_pool_selects():
     graph = declared("InferencePool")
     replicas = of_kind(graph, "Service", "m1-a-replicas")["spec"]

@@ -73,6 +73,7 @@ REFUSED = [
     ("ModelReplicaSet", {"extra_args": ["--seed=1", "--seed=2"]}, "args.extra_args[1]"),
     ("InferencePool", {"name": "p" * 55}, "args.name"),
     ("InferencePool", {"timeout_s": 0}, "args.timeout_s"),
+    ("InferencePool", {"startup_timeout_s": 5}, "args.startup_timeout_s"),
     ("InferencePool", {"failure_mode": "failopen"}, "args.failure_mode"),
     ("InferencePool", {"log_sample_rate": 1.5}, "args.log_sample_rate"),
     ("InferencePool", {"target_ports": []}, "args.target_ports"),

@@ -129,6 +129,7 @@ REFUSED = [
     ({"models__0__replicaSets": [{"name": "A"}]}, "models[0].replicaSets[0].name"),
     ({"models__0__replicaSets": [{"name": "a" * 53}]}, "models[0].replicaSets[0].name"),
     ({"models__0__replicaSets": [{}]}, "models[0].replicaSets[0].name"),
+    ({"models__0__startupTimeoutS": 5}, "models[0].startupTimeoutS"),
     ({"models__0__image": "x"}, "models[0].image"),
     ({"models__0__accelerator": {"count": 0}}, "models[0].accelerator.count"),
     ({"models__0__hfTokenSecret": {"name": "A"}}, "models[0].hfTokenSecret.name"),
