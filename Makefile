@@ -41,6 +41,7 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 
 golden: $(STAMP) ## Regenerate the golden inventories, then look at `git diff tests/golden`
 	@$(BIN)/python -m tests.support.golden
+	@$(BIN)/python -m tests.support.component_schema
 
 bench: $(STAMP) ## Measure the data path; prints tables and ratios
 	@$(BIN)/python -m benchmarks $(ARGS)
