@@ -1,7 +1,7 @@
-"""`make bench`: every benchmark that the README names, one after the other."""
+"""`make bench`: every benchmark, one after the other; each also runs alone as `python -m benchmarks.<name>`."""
 
-from benchmarks import body_scan, path, picker_decision, routing
+import runpy
 
-for benchmark in (path, picker_decision, body_scan, routing):
-    print(f"\n== {benchmark.__name__.removeprefix('benchmarks.')}", flush=True)
-    benchmark.main()
+for name in ("path", "picker_decision", "body_scan", "routing"):
+    print(f"\n== {name}", flush=True)
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
