@@ -89,6 +89,7 @@ _REALIZED: dict[str, tuple[str, ...]] = {
 }
 
 _REASONS = (
+    ("secretKeyRef", "the caller's variable of the same name is used"),
     ("resources", "no CPU, memory or GPU limits are enforced"),
     ("securityContext", "processes run as the calling user"),
     ("serviceAccountName", "processes run as the calling user"),
@@ -138,6 +139,13 @@ def _of_object(item: Object) -> Iterator[tuple[str, str]]:
         yield f"{item.kind} {path}", _reason(path)
     if item.kind == "Gateway" and any(entry.get("protocol") == "HTTPS" for entry in item.spec.get("listeners") or []):
         yield "Gateway HTTPS listener", "served in clear text on 127.0.0.1"
+    if item.kind == "HTTPRoute" and any(_to_https(rule) for rule in item.spec.get("rules") or []):
+        yield "HTTPRoute redirect to https", "its target is not served here: every listener is in clear text"
+
+
+def _to_https(rule: Mapping[str, Any]) -> bool:
+    redirects = (entry.get("requestRedirect") or {} for entry in rule.get("filters") or [])
+    return any(redirect.get("scheme") == "https" for redirect in redirects)
 
 
 def _first_container_only(kind: str, raw: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Engine(Protocol):
 
     start_timeout_s: float
     """How long a replica may take to be ready."""
+    variables: tuple[str, ...]
+    """Prefixes of the caller's variables that a replica gets."""
 
     def command(self, shop: "Workshop", workload: Object, argv: Sequence[str], name: str, port: int) -> list[str]:
         """Return the command for the replica `name`, that serves on `port`, from the declared `argv`."""
@@ -33,6 +35,7 @@ class Simulator:
     """`python -m services.modelserver` with the declared arguments."""
 
     start_timeout_s: float = 60
+    variables: tuple[str, ...] = ("PENSTOCK_SIM_",)
 
     def command(self, shop: "Workshop", workload: Object, argv: Sequence[str], name: str, port: int) -> list[str]:
         """See `Engine`. The replica tells its name in the response header `x-penstock-replica`."""
@@ -47,6 +50,7 @@ class Vllm:
     """
 
     start_timeout_s: float = 900
+    variables: tuple[str, ...] = ("VLLM_", "HF_", "TRANSFORMERS_", "CUDA_")
 
     def command(self, shop: "Workshop", workload: Object, argv: Sequence[str], name: str, port: int) -> list[str]:
         """See `Engine`. Raises `PlanError` where there is no vLLM."""

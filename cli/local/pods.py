@@ -97,7 +97,7 @@ def _piece(shop: Workshop, workload: Object, container: Mapping[str, Any], kind:
         name=name,
         kind=kind,
         command=tuple(argv),
-        env={**_inherited(shop.environ, kind), "PYTHONUNBUFFERED": "1", **env},
+        env={**_inherited(shop, kind), "PYTHONUNBUFFERED": "1", **env},
         port=next(iter(ports.values()), check.port),
         check=check,
         ports=ports,
@@ -107,10 +107,10 @@ def _piece(shop: Workshop, workload: Object, container: Mapping[str, Any], kind:
     )
 
 
-def _inherited(environ: Mapping[str, str], kind: Kind) -> dict[str, str]:
-    """A replica also gets the settings of its engine: simulator, vLLM, model hub, accelerator."""
-    prefixes = ("PENSTOCK_SIM_", "VLLM_", "HF_", "CUDA_", "TRANSFORMERS_") if kind == "replica" else ()
-    return {key: value for key, value in environ.items() if key in _INHERITED or key.startswith(prefixes)}
+def _inherited(shop: Workshop, kind: Kind) -> dict[str, str]:
+    """A replica also gets the settings of its engine."""
+    prefixes = shop.engine.variables if kind == "replica" else ()
+    return {key: value for key, value in shop.environ.items() if key in _INHERITED or key.startswith(prefixes)}
 
 
 def _container_ports(container: Mapping[str, Any]) -> list[int]:

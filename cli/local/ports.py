@@ -47,6 +47,8 @@ class PortAllocator:
 
     def _claim_block(self) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)
+        if self._folder.is_symlink() or self._folder.stat().st_uid != os.getuid():
+            raise PlanError([f"{self._folder} belongs to another user; remove it, or set TMPDIR"])
         while self._next_block + BLOCK - 1 <= LAST:
             first, self._next_block = self._next_block, self._next_block + BLOCK
             lock = (self._folder / str(first)).open("w")

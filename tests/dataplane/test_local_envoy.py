@@ -134,11 +134,10 @@ def test_callout_down_fails_closed_with_an_openai_error_or_open(serve: Serve) ->
         assert ask("GET", "/")[0] == 302
 
 
-def test_picker_down_fails_closed_or_open(serve: Serve) -> None:
+def test_nothing_healthy_is_503_in_openais_shape_with_the_clients_request_id(serve: Serve) -> None:
     body = b'{"model": "m"}'
     with serve(declaration(route())) as ask:
         status, headers, answer = ask("POST", "/v1/chat/completions", {"x-request-id": "mine"}, body)
-    # Nothing listens behind either pool, so that both answer 503: the access log tells who did.
     assert (status, headers["x-request-id"]) == (503, "mine")
     assert json.loads(answer)["error"]["code"] == "service_unavailable"
 

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +17,7 @@ from openai import OpenAI
 
 from cli.local.process import identity
 from cli.local.state import wait_for
-from tests.support.local import FAST, Stack, penstock, running_stack, stack  # noqa: F401
+from tests.support.local import FAST, ROOT, Stack, penstock, running_stack, stack  # noqa: F401
 
 LLAMA, GEMMA, ADAPTER = "llama-3.1-8b", "gemma-3-12b", "LoRA-1-gemma"
 
@@ -144,6 +146,29 @@ def test_picker_down_under_fail_close_is_503_for_its_pool_alone(stack: Stack) ->
         assert post(stack, prompt(LLAMA))[0] == 200
 
 
+def test_picker_down_under_fail_open_spreads_requests(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("Pulumi.yaml", "Pulumi.local.yaml"):
+        text = (
+            (ROOT / name)
+            .read_text()
+            .replace("      replicaSets:\n", "      failureMode: FailOpen\n      replicaSets:\n")
+        )
+        (root / name).write_text(text)
+    picker, port = "gemma-3-12b-a-picker", "gemma-3-12b-a-picker:9002"
+    with running_stack(tmp_path / "state", "--replicas", "2", root=root) as running:
+        assert "FailOpen" in (root / "Pulumi.local.yaml").read_text()
+        with running.down(picker):
+            assert wait_for(lambda: running.unhealthy() != [], 20)
+            answers = [ask(OpenAI(base_url=running.endpoint, api_key="x", max_retries=0), GEMMA) for _ in range(4)]
+            assert {answer.headers["x-penstock-replica"] for answer in answers} == {
+                "gemma-3-12b-a-0",
+                "gemma-3-12b-a-1",
+            }
+            assert running.stats(f"cluster.service/inference/{port.replace(':', '_')}.*none_healthy")
+
+
 def test_body_router_down_is_an_openai_error(stack: Stack) -> None:  # noqa: F811
     with stack.down("body-router"):
         status, body = post(stack, prompt(LLAMA))
@@ -160,9 +185,6 @@ def test_large_bodies_pass(stack: Stack) -> None:  # noqa: F811
 
 
 def test_up_in_the_foreground_one_replica_fixed_port_and_interrupt(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

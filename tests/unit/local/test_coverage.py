@@ -46,6 +46,11 @@ def test_a_second_container_is_named() -> None:
     assert "Deployment spec.template.spec.containers[sidecar]" in named(item)
 
 
+def test_a_redirect_that_leads_nowhere_is_named() -> None:
+    redirect = [{"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}]
+    assert named(route("up", filters=redirect, backendRefs=[])) == {"HTTPRoute redirect to https": ("up",)}
+
+
 def test_an_https_listener_and_other_resources_are_named(plan_of: Callable[..., Plan]) -> None:
     declared = graph(
         [gateway(protocol="HTTPS", tls={"mode": "Terminate"})],

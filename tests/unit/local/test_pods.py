@@ -93,6 +93,13 @@ def test_processes_do_not_see_the_callers_credentials(plan_of: PlanOf) -> None:
     assert all("OPENAI_API_KEY" not in item.env for item in plan.pieces)
 
 
+def test_settings_of_the_engine_reach_replicas_alone(plan_of: PlanOf) -> None:
+    plan = plan_of(declaration(route()), environ={"PENSTOCK_SIM_SEED": "1", "HF_TOKEN": "secret"})
+    assert "PENSTOCK_SIM_SEED" in piece(plan, "a-0").env
+    assert "PENSTOCK_SIM_SEED" not in piece(plan, "a-picker").env
+    assert all("HF_TOKEN" not in item.env for item in plan.pieces)
+
+
 def test_a_secret_comes_from_the_callers_variable_of_its_name(plan_of: PlanOf) -> None:
     item = replicas("a")
     container = item["spec"]["template"]["spec"]["containers"][0]
