@@ -67,15 +67,13 @@ def parse_config(text: str, model: type[M], source: str = "config") -> M:
     Raises:
         ConfigError: as `load_config`.
     """
-    loader = _Loader(text)
+    repeated: list[Problem] = []
     try:
-        data = loader.get_single_data()
+        data = _read_yaml(text, repeated)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = Problem("", "", f"expected YAML, got: {' '.join(str(error).split())[:300]}", "correct the syntax")
         raise ConfigError(source, [problem]) from None
-    finally:
-        loader.dispose()
-    problems = list(loader.repeated)
+    problems = repeated
     try:
         parsed = model.model_validate({} if data is None else data)
     except ValidationError as error:
@@ -83,6 +81,15 @@ def parse_config(text: str, model: type[M], source: str = "config") -> M:
     if problems:
         raise ConfigError(source, problems)
     return parsed
+
+
+def _read_yaml(text: str, repeated: list[Problem]) -> object:
+    """Return what the YAML says, adding keys that stand twice to `repeated`."""
+    loader = _Loader(text, repeated)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _read(path: Path) -> str:
@@ -104,9 +111,9 @@ def _read(path: Path) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader that also notes repeated keys, which YAML would let win in silence."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, repeated: list[Problem]) -> None:
         super().__init__(stream)
-        self.repeated: list[Problem] = []
+        self.repeated = repeated
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()

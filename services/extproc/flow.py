@@ -21,6 +21,10 @@ from services.extproc.messages import Side
 from services.extproc.proto import ext_proc_pb2 as pb
 
 DUPLEX = pb.FULL_DUPLEX_STREAMED
+SWALLOW_FACTOR = 4
+"""How many times the body cap of a request that is too large is still received and dropped, so that its client sees the
+413 rather than a reset connection."""
+
 WHOLE_IN_ONE = (pb.BUFFERED, pb.BUFFERED_PARTIAL)
 
 
@@ -33,6 +37,7 @@ class Flow:
         "_headers_s",
         "_limits",
         "_links",
+        "_overflow",
         "_parts",
         "_plan",
         "answered",
@@ -53,6 +58,7 @@ class Flow:
         self._headers_s = limits.request_headers_s if request else limits.response_headers_s
         self._body_s = limits.request_body_s if request else limits.response_body_s
         self._parts: list[bytes] = []
+        self._overflow: Denied | None = None
         self.has_headers = False
         self.answered = False
         """The headers have been answered."""
@@ -68,7 +74,7 @@ class Flow:
     @property
     def holding(self) -> bool:
         """Headers or body are held back until the message is complete."""
-        return self._plan.holds and self.has_headers and not self.ended
+        return (self._plan.holds or self._overflow is not None) and self.has_headers and not self.ended
 
     async def on_headers(self, message: pb.HttpHeaders) -> list[pb.ProcessingResponse]:
         """Handle the headers."""
@@ -77,7 +83,8 @@ class Flow:
         self.has_headers = True
         if not message.end_of_stream:
             self._check_mode()
-            self._check_length()
+            if self._length_over():
+                return self._swallow_too_large()
         await chain.ask(self._links, self.side.on_headers, self._headers_s, self._exchange)
         if message.end_of_stream:
             await self._finish()
@@ -97,8 +104,9 @@ class Flow:
                 raise _too_large(self.side, self._limits.max_body_bytes)
             last = True  # also with trailers to come, where Envoy leaves the flag unset
         self.bytes_seen += len(body)
-        if self._caps and self.bytes_seen > self._limits.max_body_bytes:
-            raise _too_large(self.side, self._limits.max_body_bytes)
+        if self._overflow or (self._caps and self.bytes_seen > self._limits.max_body_bytes):
+            self.ended = last
+            return self._swallow_too_large()
         if not self._plan.holds:
             return await self._pass(body, last)
         return await self._hold(body, last)
@@ -106,6 +114,8 @@ class Flow:
     async def on_trailers(self) -> list[pb.ProcessingResponse]:
         """Handle the trailers: the body, if there was one, has ended."""
         answers: list[pb.ProcessingResponse] = []
+        if self._overflow:
+            raise self._overflow
         if not self.ended and not self.cut:
             if self._plan.holds:
                 await self._finish()
@@ -236,13 +246,31 @@ class Flow:
                 chain.failed(link.filter, self._exchange, f"{self.side.name}_body_mode", error)
                 link.alive = False
 
-    def _check_length(self) -> None:
-        """Deny by content-length what would be denied later, before it is sent."""
-        if self._caps and self.mode != pb.NONE:
-            headers: Headers = getattr(self._exchange, self.side.headers)
-            length = headers.get("content-length")
-            if length.isascii() and length.isdigit() and int(length[:20]) > self._limits.max_body_bytes:
-                raise _too_large(self.side, self._limits.max_body_bytes)
+    def _length_over(self) -> bool:
+        """Tell by content-length what is too large, before it is sent. No filter is asked then."""
+        if not self._caps or self.mode == pb.NONE:
+            return False
+        headers: Headers = getattr(self._exchange, self.side.headers)
+        length = headers.get("content-length")
+        if not length.isascii() or not length.isdigit() or int(length[:20]) <= self._limits.max_body_bytes:
+            return False
+        if int(length[:20]) > SWALLOW_FACTOR * self._limits.max_body_bytes:
+            raise _too_large(self.side, self._limits.max_body_bytes)
+        return True
+
+    def _swallow_too_large(self) -> list[pb.ProcessingResponse]:
+        """Drop a request that is too large up to its end, and deny it there; deny at once what cannot be dropped.
+
+        A client that is still sending would not see an early answer: over HTTP/1.1 Envoy sends it and closes the
+        connection, which becomes a reset with the unread rest of the upload, and the client retries.
+        """
+        overflow = self._overflow or _too_large(self.side, self._limits.max_body_bytes)
+        duplex = self.mode == DUPLEX and self.side is messages.REQUEST
+        if not duplex or self.ended or self.bytes_seen > SWALLOW_FACTOR * self._limits.max_body_bytes:
+            raise overflow
+        self._overflow = overflow
+        self._parts.clear()
+        return []
 
 
 def _too_large(side: Side, cap: int) -> Denied:
