@@ -1,0 +1,39 @@
+"""Stacks that data path tests share, each started once per worker and only where a test asks for it."""
+
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+from openai import OpenAI
+
+from tests.dataplane.echo import SETTINGS, with_echo_replicas
+from tests.support.local import stack
+from tests.support.stack import Stack, running_stack
+
+__all__ = ["stack"]
+
+
+@pytest.fixture(scope="session")
+def echo() -> Iterator[Stack]:
+    """Two models of one echo replica each, behind body router and pickers."""
+    with running_stack(SETTINGS, change=with_echo_replicas) as running:
+        yield running
+
+
+MakeClient = Callable[[str], OpenAI]
+
+
+@pytest.fixture
+def openai_client() -> Iterator[MakeClient]:
+    """Make OpenAI clients for a base URL. They do not retry, so that each request is one request."""
+    made: list[OpenAI] = []
+
+    def make(base_url: str) -> OpenAI:
+        # Proxies of the environment must not stand between a test and this machine.
+        http = httpx2.Client(trust_env=False, timeout=30)
+        made.append(OpenAI(base_url=base_url, api_key="sk-test", max_retries=0, http_client=http))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
