@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -10,6 +12,7 @@ from services.extproc.api import Filter
 from services.extproc.chain import Chain
 from services.extproc.limits import Limits
 from services.extproc.server import Callout, server_options
+from tests.support.envoy import Envoy, bootstrap, cluster, ext_proc, free_port, start_envoy
 from tests.support.upstream import Upstream
 
 Serve = Callable[..., Awaitable[int]]
@@ -40,3 +43,25 @@ async def upstream() -> AsyncIterator[Upstream]:
     server = await Upstream().start()
     yield server
     await server.stop()
+
+
+Behind = Callable[..., Awaitable[Envoy]]
+
+
+@pytest.fixture
+async def behind(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Behind]:
+    """`await behind(port, ..., request="STREAMED")` starts an Envoy with one ext_proc filter for each callout port."""
+    running: list[Envoy] = []
+
+    async def start(*callouts: int, **filter_fields: Any) -> Envoy:
+        port = free_port()
+        names = [f"callout{number}" for number in range(len(callouts))]
+        filters = [ext_proc(name, **filter_fields) for name in names]
+        clusters = [cluster(name, at, http2=True) for name, at in zip(names, callouts, strict=True)]
+        config = bootstrap(port, filters, [*clusters, cluster("upstream", upstream.port)])
+        running.append(await start_envoy(config, port, tmp_path))
+        return running[-1]
+
+    yield start
+    for envoy in running:
+        envoy.stop()
