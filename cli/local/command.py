@@ -41,6 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_up(_command(commands, "up", _up, "start and serve"))
     _command(commands, "down", _down, "stop everything")
     status = _command(commands, "status", _status, "show what runs, and what has no effect here")
+    status.add_argument("--verbose", action="store_true", help="list what is declared but has no effect here")
     status.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     logs = _command(commands, "logs", _logs, "show logs")
     logs.add_argument("piece", nargs="?", metavar="PIECE", help="a name of `status`, or access, supervisor")
@@ -131,7 +132,7 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(output.public(state), indent=2))
     else:
         print(f"`{args.env}` is {state['phase']} at {state['endpoint']}\n\n{output.table(state)}\n")
-        print(output.not_realized(state))
+        print(output.not_realized(state) if args.verbose else output.not_realized_line(state))
     return 0
 
 

@@ -34,6 +34,8 @@ SCORERS = {
 DEFAULT_SCORERS = ("prefix-cache-scorer", "queue-scorer", "kv-cache-utilization-scorer", "lora-affinity-scorer")
 
 _PICKER = "max-score-picker"
+_FALLBACKS = 3
+"""Length of the endpoint list: a retry goes to the next best replica instead of any. Upstream's default is 1."""
 _DRAIN_S = 30
 
 
@@ -50,7 +52,7 @@ def config(picker: "Picker") -> str:
     document = {
         "apiVersion": CONFIG_API,
         "kind": "EndpointPickerConfig",
-        "plugins": [*plugins, {"type": _PICKER}],
+        "plugins": [*plugins, {"type": _PICKER, "parameters": {"maxNumOfEndpoints": _FALLBACKS}}],
         "schedulingProfiles": [{"name": "default", "plugins": [*weights, {"pluginRef": _PICKER}]}],
     }
     return yaml.safe_dump(document, sort_keys=False)
