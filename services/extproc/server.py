@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import grpc
 import grpc.aio
 
-from services.extproc import metrics
 from services.extproc.api import Ending
 from services.extproc.chain import Chain
 from services.extproc.limits import Limits
+from services.extproc.metrics import TALLY
 from services.extproc.proto import ext_proc_pb2 as pb
 from services.extproc.session import Session
 
@@ -91,15 +91,15 @@ class Callout:
         stream = _Stream(Session(self._chain, self._limits), context)
         self._streams.add(stream)
         self._idle.clear()
-        metrics.STREAMS.inc()
-        metrics.IN_FLIGHT.inc()
+        TALLY.streams += 1
+        TALLY.in_flight += 1
         try:
             await stream.run()
         finally:
             self._streams.discard(stream)
             if not self._streams:
                 self._idle.set()
-            metrics.IN_FLIGHT.dec()
+            TALLY.in_flight -= 1
             stream.close()
 
 
@@ -118,23 +118,20 @@ class _Stream:
 
         The stream is never ended from here: in full duplex Envoy would take that for an empty or finished body.
         """
-        session, context, receive = self._session, self._context, self._session.receive
+        session, context, phases = self._session, self._context, TALLY.phases
         while True:
             message = await context.read()
             if message is EOF:
                 return
             self.deadline = float("inf")  # a filter that waits has a deadline of its own
-            began = time.perf_counter()
-            answers = await receive(message)
-            if session.phase in metrics.PHASE:
-                count, seconds = metrics.PHASE[session.phase]
-                count.inc()
-                seconds.observe(time.perf_counter() - began)
+            began = time.monotonic()
+            answers = await session.receive(message)
+            if session.phase in phases:
+                phases[session.phase].add(time.monotonic() - began)
             self.deadline = time.monotonic() + session.idle_limit()
             for answer in answers:
                 await context.write(answer)
-            if answers:
-                metrics.MESSAGES_OUT.inc(len(answers))
+            TALLY.sent += len(answers)
 
     async def expire(self) -> None:
         """Tell the proxy that it was silent for too long, and end the stream if it stays so."""
@@ -153,13 +150,8 @@ class _Stream:
         outcome = self._session.close()
         if outcome is None:
             return
-        metrics.ENDING[outcome.ending].inc()
-        metrics.REQUEST_BYTES.inc(outcome.request_bytes)
-        metrics.RESPONSE_BYTES.inc(outcome.response_bytes)
-        reply = self._session.reply
-        if reply is not None:
-            metrics.DENIALS.labels(reply.details or str(reply.status)).inc()
-        level = logging.DEBUG if outcome.ending in (Ending.COMPLETE, Ending.DENIED) else logging.INFO
+        TALLY.end(outcome, self._session.reply)
+        level = logging.INFO if outcome.ending in (Ending.DEADLINE, Ending.ERROR) else logging.DEBUG
         if logger.isEnabledFor(level):
             logger.log(
                 level,
