@@ -73,7 +73,9 @@ class _CensorStream(FilterStream):
 
 FILTERS: Mapping[str, type[Filter]] = {"stamp": Stamp, "censor": Censor}
 EVENTS = {
-    "stamp": ["RequestHeaders", "ResponseHeaders"],
+    # It does without bodies, but an Envoy of 1.40 cuts responses short that an inner callout streams while an outer one
+    # works on their headers alone (envoyproxy/envoy#41654).
+    "stamp": ["RequestHeaders", "ResponseHeaders", "ResponseBody"],
     "censor": [f"{side}{part}" for side in ("Request", "Response") for part in ("Headers", "Body", "Trailers")],
 }
 

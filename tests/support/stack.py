@@ -118,7 +118,7 @@ class Stack:
 
 @asynccontextmanager
 async def without(stack: Stack, name: str) -> AsyncIterator[None]:
-    """Kill a piece; on leaving it runs again and Envoy has seen it."""
+    """Kill a piece; on leaving it runs again and Envoy has seen it. Envoy's workers may hear of it a second later."""
     stack.kill(name)
     try:
         yield
