@@ -38,7 +38,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=15) as client:
         yield client
 
 

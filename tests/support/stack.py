@@ -102,6 +102,11 @@ class Stack:
         """Return the samples of a callout, `name{labels}` -> value."""
         return await metrics(self.pieces[name].ports[9090])
 
+    async def stat(self, name: str) -> int:
+        """Return a counter or gauge of Envoy."""
+        found = json.loads(await _get(self.plan.admin_port, f"/stats?format=json&filter={re.escape(name)}"))["stats"]
+        return sum(each["value"] for each in found if each.get("name") == name)
+
     async def hosts(self) -> dict[int, bool]:
         """Return whether Envoy takes the endpoint at each port for healthy."""
         clusters = json.loads(await _get(self.plan.admin_port, "/clusters?format=json"))["cluster_statuses"]
