@@ -38,7 +38,7 @@ def cluster_config(cluster: Cluster) -> Config:
         "name": cluster.name,
         "type": "STATIC",
         "connect_timeout": duration(cluster.connect_timeout_s),
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "circuit_breakers": {"thresholds": [_thresholds("DEFAULT"), _thresholds("HIGH")]},
         "load_assignment": {
             "cluster_name": cluster.name,

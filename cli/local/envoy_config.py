@@ -14,7 +14,7 @@ from cli.local.envoy_clusters import (
     typed,
 )
 from cli.local.envoy_extensions import extension_filters, metadata_filters, picker_filters
-from cli.local.envoy_routes import HEADER_MUTATION, virtual_hosts
+from cli.local.envoy_routes import CLIENT_PROTOCOL, HEADER_MUTATION, virtual_hosts
 from cli.local.model import Listener, Plan, Traffic
 
 _RESERVED = (DESTINATION, f"{DESTINATION}-subset", SERVED)
@@ -28,6 +28,7 @@ _ERRORS = {
     429: ("rate_limit_error", "too_many_requests", "Too many requests. Retry later."),
     431: ("invalid_request_error", "headers_too_large", "The request's headers are too large."),
     500: ("server_error", "internal_error", "The gateway could not process this request."),
+    501: ("invalid_request_error", "not_implemented", "The request uses a transfer encoding that is not supported."),
     502: ("server_error", "bad_gateway", "The replica's answer could not be understood. Retry."),
     503: ("server_error", "service_unavailable", "No replica could take this request. Retry later."),
     504: ("server_error", "gateway_timeout", "The answer did not come in time."),
@@ -130,7 +131,15 @@ def _filters(traffic: Traffic) -> list[Config]:
 
 def _drop_reserved_headers() -> Config:
     name = "envoy.http.early_header_mutation.header_mutation"
-    mutations = [{"remove": header} for header in _RESERVED]
+    protocol = {
+        "header": {"key": CLIENT_PROTOCOL, "value": "%PROTOCOL%"},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+    mutations: list[Config] = [
+        *({"remove": header} for header in _RESERVED),
+        {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
+        {"append": protocol},
+    ]
     config = typed("envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation", mutations=mutations)
     return {"name": name, "typed_config": config}
 

@@ -17,8 +17,16 @@ _LOCAL_NAMES = ("127.0.0.1", "localhost")
 _RETRY_BODY_BYTES = 16 * 1024 * 1024
 """How much of a request body is kept for a retry."""
 
-_RETRIES = {"retry_on": "connect-failure,refused-stream", "num_retries": 2}
-"""Only what the replica has not begun to work on: a prompt must not be computed, nor charged, twice."""
+CLIENT_PROTOCOL = "x-client-protocol"
+"""Header that says which protocol the client speaks; set by the listener, over whatever a client sends."""
+
+_RETRIES = {
+    "retry_on": "connect-failure,refused-stream",
+    "num_retries": 2,
+    "retriable_request_headers": [{"name": CLIENT_PROTOCOL, "string_match": {"exact": "HTTP/1.1"}}],
+}
+"""Only what the replica has not begun to work on: a prompt must not be computed, nor charged, twice. HTTP/2 requests
+are not retried: with trailers, Envoy 1.40 would send the body of a retriable request twice (envoyproxy/envoy 45470)."""
 
 
 def virtual_hosts(listener: Listener) -> list[Config]:

@@ -41,9 +41,29 @@ def extensions_of(objects: Objects, gateway: Object, resolve: ResolveService) ->
                 found += _of_resource(item, routing, resolve)
             except PlanError as error:
                 problems += error.problems
+    problems += _truncating(found)
     if problems:
         raise PlanError(problems)
     return found
+
+
+def _truncating(extensions: list[Extension]) -> Iterator[str]:
+    """Yield chains in which Envoy loses the end of streamed answers, with status 200 and no error.
+
+    Seen with Envoy 1.40 in 3% to 20% of streams, where the callout behind takes response bodies and the one in front
+    response headers only; envoyproxy/envoy issues 41654 and 43983 describe it.
+    """
+    for position, front in enumerate(extensions):
+        if front.routing or "ResponseHeaders" not in front.events or "ResponseBody" in front.events:
+            continue
+        chain = front.name.rpartition("/")[0]
+        for behind in extensions[position + 1 :]:
+            if behind.name.rpartition("/")[0] == chain and "ResponseBody" in behind.events:
+                yield (
+                    f"extension {front.name} takes response headers but no bodies, in front of {behind.name}, which "
+                    f"does: Envoy would cut off some streamed answers. Add ResponseBody to the supportedEvents of "
+                    f"{front.name}, or put it behind the other"
+                )
 
 
 def _targets(item: Object, gateway: Object) -> bool:

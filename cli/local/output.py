@@ -38,7 +38,8 @@ def not_realized_line(state: Mapping[str, Any]) -> str:
     if not entries:
         return "Everything declared is realized."
     kinds = list(dict.fromkeys(entry["what"].split()[0] for entry in entries))
-    return f"Declared but without effect here: {len(entries)} things of {', '.join(kinds)} (penstock local status --verbose)"
+    what = f"{len(entries)} things of {', '.join(kinds)}"
+    return f"Declared but without effect here: {what} (penstock local status --verbose)"
 
 
 def not_realized(state: Mapping[str, Any]) -> str:

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.xdist_group("echo-stack")
 
 PATH = "/v1/completions"
 JSON = {"content-type": "application/json"}
-DUPLICATED = "with a retry policy Envoy 1.40 sends a body twice that ends by trailers (envoyproxy/envoy#45470)"
 
 
 @pytest.fixture
@@ -92,7 +91,6 @@ def test_http2(echo: Stack, size: int) -> None:
             assert_intact(json.loads(answer.body), body)
 
 
-@pytest.mark.xfail(strict=True, reason=DUPLICATED)
 @pytest.mark.parametrize("size", [64, 62_001, 5_000_000])
 def test_http2_with_trailers(echo: Stack, size: int) -> None:
     body = body_of(size)

@@ -154,7 +154,6 @@ async def test_what_steers_envoy_has_no_effect(echo: Stack, http: httpx.AsyncCli
     assert trusted(report) == of_the_path(echo, ALPHA)
 
 
-@pytest.mark.xfail(strict=True, reason="Envoy passes on what it does not know, or does not use here")
 @pytest.mark.parametrize("name", ["x-envoy-attempt-count", "x-envoy-peer-metadata", "x-envoy-anything-at-all"])
 async def test_no_header_of_envoy_s_family_arrives(echo: Stack, http: httpx.AsyncClient, name: str) -> None:
     report = await ask(http, ALPHA, [(name, EVIL)])

@@ -225,7 +225,7 @@ def test_pool_cluster_follows_the_pick_and_checks_health(config_of: ConfigOf) ->
     check = found["health_checks"][0]
     assert check["http_health_check"] == {"path": "/health"}
     assert (check["interval"], check["no_traffic_healthy_interval"]) == ("3.000s", "3.000s")
-    assert found["common_lb_config"] == {"healthy_panic_threshold": {"value": 0}}
+    assert found["common_lb_config"] == {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"}
 
 
 def test_callouts_speak_http2_over_tls_and_are_checked_in_clear_text(config_of: ConfigOf, plan_of: PlanOf) -> None:
@@ -304,6 +304,27 @@ def traffic(*chains: dict[str, Any], name: str = "t") -> dict[str, Any]:
 def test_what_cannot_be_realized_is_refused(config_of: ConfigOf, manifests: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         config_of(declaration(route(), *callout("guard"), *manifests))
+
+
+def two_callouts(front: list[str], behind: list[str]) -> dict[str, Any]:
+    both = chain("front", supportedEvents=front)
+    both["extensions"] += chain("behind", supportedEvents=behind)["extensions"]
+    return extension("GCPTrafficExtension", "t", both)
+
+
+HEADERS, BODIES = ["ResponseHeaders"], ["ResponseHeaders", "ResponseBody"]
+
+
+def test_a_chain_that_would_lose_the_end_of_answers_is_refused(config_of: ConfigOf) -> None:
+    with pytest.raises(PlanError, match="t/front/front takes response headers but no bodies") as caught:
+        config_of(declaration(route(), *callout("guard"), two_callouts(HEADERS, BODIES)))
+    assert "Add ResponseBody to the supportedEvents of t/front/front" in str(caught.value)
+
+
+@pytest.mark.parametrize(("front", "behind"), [(BODIES, BODIES), (BODIES, HEADERS), (["RequestHeaders"], BODIES)])
+def test_chains_that_keep_answers_whole_are_realized(config_of: ConfigOf, front: list[str], behind: list[str]) -> None:
+    found = filters(config_of(declaration(route(), *callout("guard"), two_callouts(front, behind))))
+    assert {"penstock.extension.t/front/front", "penstock.extension.t/front/behind"} <= set(found)
 
 
 def test_conditions_on_backends_are_refused(config_of: ConfigOf) -> None:
