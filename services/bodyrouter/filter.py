@@ -6,7 +6,7 @@ Fails closed: an exception here ends the request with 500, and no request passes
 import time
 from typing import ClassVar
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from services.bodyrouter import operations
 from services.bodyrouter.headers import BASE_MODEL_HEADER, MODEL_HEADER, canonical, is_trusted
@@ -15,6 +15,7 @@ from services.bodyrouter.operations import Operation
 from services.bodyrouter.scan import Refused, read_model
 from services.bodyrouter.settings import Settings
 from services.extproc.api import Answer, BodyMode, Exchange, Filter, FilterStream, Reply, deny
+from services.extproc.meters import Meter
 
 JSON = "application/json"
 MAX_QUOTED = 64
@@ -44,15 +45,13 @@ class BodyRouter(Filter):
         """
         self.catalogue = Catalogue(settings.models, int(time.time()) if created is None else created)
         self.allowed = frozenset(settings.allow_client_headers)
-        self._requests = Counter(
+        self._requests = Meter(
             "penstock_body_router_requests",
             "Requests by served model or adapter and operation",
             ["model", "operation"],
-            registry=registry,
+            registry,
         )
-        self._errors = Counter(
-            "penstock_body_router_errors", "Requests refused, by error code", ["code"], registry=registry
-        )
+        self._errors = Meter("penstock_body_router_errors", "Requests refused, by error code", ["code"], registry)
 
     def open(self, exchange: Exchange) -> "BodyRouterStream":
         """Return the stream of one exchange."""
@@ -60,11 +59,11 @@ class BodyRouter(Filter):
 
     def count(self, model: str, operation: str) -> None:
         """Count a request; `model` is a configured name or one of the fixed labels."""
-        self._requests.labels(model, operation).inc()
+        self._requests.counts[model, operation] += 1
 
     def refuse(self, status: int, code: str, message: str, param: str | None = None, allow: str = "") -> Reply:
         """Count and make an error answer."""
-        self._errors.labels(code).inc()
+        self._errors.counts[(code,)] += 1
         return deny(status, message, param=param, code=code, headers={"allow": allow} if allow else None)
 
 

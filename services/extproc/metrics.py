@@ -1,9 +1,5 @@
-"""Metrics of a callout process: plain numbers while serving, turned into Prometheus samples when asked.
+"""Metrics of a callout process: plain numbers while serving, turned into Prometheus samples when asked."""
 
-A counter of the Prometheus client takes a lock and several calls for each step; a request takes about fifteen steps.
-"""
-
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,26 +7,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import REGISTRY, Collector
 
 from services.extproc.api import Ending, Outcome, Reply
+from services.extproc.meters import Distribution
 
 PREFIX = "penstock_extproc"
 PHASES = tuple(f"{side}_{part}" for side in ("request", "response") for part in ("headers", "body", "trailers"))
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the time histogram, seconds."""
-
-
-class Phase:
-    """How often messages of one kind came and how long answering them took."""
-
-    __slots__ = ("counts", "seconds")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Count one message."""
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
 
 
 class Tally(Collector):
@@ -40,7 +22,8 @@ class Tally(Collector):
         self.streams = 0
         self.in_flight = 0
         self.sent = 0
-        self.phases = {phase: Phase() for phase in PHASES}
+        self.phases = {phase: Distribution(BUCKETS) for phase in PHASES}
+        """How long answering messages of each kind took, seconds."""
         self._endings: Counter[Ending] = Counter(dict.fromkeys(Ending, 0))
         self._denials: Counter[str] = Counter()
         self._bytes = {"request": 0, "response": 0}
@@ -68,11 +51,7 @@ class Tally(Collector):
         text = "Time to answer one message: filters included, the wait for the proxy not"
         histogram = HistogramMetricFamily(f"{PREFIX}_phase_seconds", text, labels=["phase"])
         for name, phase in self.phases.items():
-            total, buckets = 0, []
-            for bound, count in zip([*map(str, BUCKETS), "+Inf"], phase.counts, strict=True):
-                total += count
-                buckets.append((bound, float(total)))
-            histogram.add_metric([name], buckets, phase.seconds)
+            phase.show(histogram, [name])
         yield histogram
 
 

@@ -1,7 +1,8 @@
 """Prometheus metrics of the picker."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
+from services.extproc.meters import Histogram, Meter
 from services.picker.pool import Pool, Replica
 from services.picker.saturation import Detector
 
@@ -11,16 +12,16 @@ MAX_REPLICA_LABELS = 1000
 PICK_SECONDS = Histogram(
     "penstock_picker_decision_seconds",
     "Time to pick, from the whole request body to the header",
-    buckets=(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+    (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
 )
-PICKS = Counter("penstock_picker_picks", "Picks by replica", ["replica"])
+PICKS = Meter("penstock_picker_picks", "Picks by replica", ["replica"])
 REFUSALS = Counter("penstock_picker_refusals", "Requests without a pick", ["reason"])
 SERVED_ELSEWHERE = Counter("penstock_picker_served_elsewhere", "Requests that another replica answered than was picked")
-PREFIX_BLOCKS = Counter("penstock_picker_prefix_blocks", "Blocks of prompts, by whether the pick had them", ["found"])
+PREFIX_BLOCKS = Meter("penstock_picker_prefix_blocks", "Blocks of prompts, by whether the pick had them", ["found"])
 PREFIX_HIT_RATIO = Histogram(
     "penstock_picker_prefix_hit_ratio",
     "Share of a prompt's blocks that its pick is taken to have",
-    buckets=(0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1),
+    (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1),
 )
 SCRAPE_ERRORS = Counter("penstock_picker_scrape_errors", "Readings of replicas' metrics that failed", ["reason"])
 SOURCE_ERRORS = Counter("penstock_picker_source_errors", "Readings of the list of replicas that failed")
@@ -34,31 +35,27 @@ OLDEST_S = Gauge("penstock_picker_metrics_age_seconds", "Age of the oldest readi
 IN_FLIGHT = Gauge("penstock_picker_in_flight", "Requests picked for and not ended")
 PREFIX_ENTRIES = Gauge("penstock_picker_prefix_entries", "Distinct blocks in the prefix index")
 
-_FOUND, _MISSED = PREFIX_BLOCKS.labels("yes"), PREFIX_BLOCKS.labels("no")
-_labelled: set[str] = set()
+_FOUND, _MISSED = ("yes",), ("no",)
+PREFIX_BLOCKS.counts.update({_FOUND: 0, _MISSED: 0})
+_OTHER = ("other",)
 
 
 def picked(replica: Replica, matched: int, total: int, seconds: float) -> None:
     """Count a pick of `replica`, which has `matched` of the prompt's `total` blocks."""
-    PICK_SECONDS.observe(seconds)
-    label = replica.endpoint
-    if label not in _labelled:
-        if len(_labelled) >= MAX_REPLICA_LABELS:
-            label = "other"
-        else:
-            _labelled.add(label)
-    PICKS.labels(label).inc()
+    PICK_SECONDS.add(seconds)
+    picks, label = PICKS.counts, (replica.endpoint,)
+    if label not in picks and len(picks) >= MAX_REPLICA_LABELS:
+        label = _OTHER
+    picks[label] += 1
     if total:
-        PREFIX_HIT_RATIO.observe(matched / total)
-        _FOUND.inc(matched)
-        _MISSED.inc(total - matched)
+        PREFIX_HIT_RATIO.add(matched / total)
+        PREFIX_BLOCKS.counts[_FOUND] += matched
+        PREFIX_BLOCKS.counts[_MISSED] += total - matched
 
 
 def gone(replica: Replica) -> None:
     """End the time series of a replica that left the pool."""
-    if replica.endpoint in _labelled:
-        _labelled.remove(replica.endpoint)
-        PICKS.remove(replica.endpoint)
+    PICKS.counts.pop((replica.endpoint,), None)
 
 
 def show_pool(pool: Pool, detector: Detector, blocks: int, now: float) -> None:
