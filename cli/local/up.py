@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, root: Path, state_dir: StateDir) -> int:
     ports = PortAllocator()
     try:
         plan = _plan(args, root, state_dir, ports)
-        piece = _write(plan, state_dir)
+        piece = write_plan(plan, state_dir)
         _say(f"starting  {len(plan.pieces) + 1} processes for `{plan.environment}`")
         return _serve(args, plan, piece, state_dir)
     finally:
@@ -85,7 +85,7 @@ def _plan(args: argparse.Namespace, root: Path, state_dir: StateDir, ports: Port
         raise UsageError(*(f"cannot run `{args.env}` here: {problem}" for problem in error.problems)) from error
 
 
-def _write(plan: Plan, state_dir: StateDir) -> Piece:
+def write_plan(plan: Plan, state_dir: StateDir) -> Piece:
     """Write mounted files and Envoy's bootstrap, let Envoy check it, and return Envoy's piece."""
     for folder in plan.folders:
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ from cli.local.plan import Options, make_plan
 from cli.local.ports import PortAllocator
 from cli.local.process import signal_group
 from cli.local.state import StateDir
-from cli.local.up import _write as write_plan
+from cli.local.up import write_plan
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 60.0
