@@ -33,17 +33,17 @@ class Headers:
     Values arrive as bytes (Envoy fills `raw_value` only) and are decoded as UTF-8 with surrogate escapes.
     """
 
-    __slots__ = ("_items",)
+    __slots__ = ("_first", "_items")
 
     def __init__(self, items: Iterable[tuple[str, bytes]] = ()) -> None:
         self._items: list[tuple[str, bytes]] = list(items)
+        self._first = dict(reversed(self._items))
+        """Name -> first value: reversed, since the last of equal keys stays."""
 
     def get(self, name: str, default: str = "") -> str:
         """Return the first value of `name` (lower case), or `default`."""
-        for key, value in self._items:
-            if key == name:
-                return value.decode("utf-8", "surrogateescape")
-        return default
+        value = self._first.get(name)
+        return default if value is None else value.decode("utf-8", "surrogateescape")
 
     def get_all(self, name: str) -> list[str]:
         """Return every value of `name` (lower case), in order."""
@@ -51,13 +51,16 @@ class Headers:
 
     def names(self) -> set[str]:
         """Return the distinct header names."""
-        return {key for key, _ in self._items}
+        return set(self._first)
 
     def __contains__(self, name: object) -> bool:
-        return any(key == name for key, _ in self._items)
+        return name in self._first
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         return iter(self._items)
+
+
+_NO_HEADERS = Headers()
 
 
 @dataclass(slots=True)
@@ -155,12 +158,12 @@ class Exchange:
     )
 
     def __init__(self) -> None:
-        self.request_headers = Headers()
+        self.request_headers = _NO_HEADERS
         self.request_id = ""
         self.request_body: bytes = b""
         self.request_body_changed = False
         self.request_changes = HeaderChanges()
-        self.response_headers = Headers()
+        self.response_headers = _NO_HEADERS
         self.response_body: bytes = b""
         self.response_body_changed = False
         self.response_changes = HeaderChanges()

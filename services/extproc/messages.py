@@ -98,8 +98,9 @@ def immediate_answer(reply: Reply) -> pb.ProcessingResponse:
 
 def write_struct(struct: struct_pb2.Struct, values: Mapping[str, object]) -> None:
     """Fill `struct` from plain values. Raises TypeError for what a Struct cannot hold."""
+    fields = struct.fields
     for key, value in values.items():
-        _write_value(struct.fields[key], value)
+        _write_value(fields[key], value)
 
 
 class Structs(Mapping[str, Mapping[str, object]]):
@@ -112,11 +113,12 @@ class Structs(Mapping[str, Mapping[str, object]]):
         self._done: dict[str, Mapping[str, object]] = {}
 
     def __getitem__(self, key: str) -> Mapping[str, object]:
-        if key not in self._done:
+        values = self._done.get(key)
+        if values is None:
             if key not in self._structs:  # a protobuf map would create the entry
                 raise KeyError(key)
-            self._done[key] = _read_struct(self._structs[key])
-        return self._done[key]
+            values = self._done[key] = _read_struct(self._structs[key])
+        return values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._structs)
@@ -159,13 +161,14 @@ def _set_header(mutation: pb.HeaderMutation, name: str, value: str) -> None:
 def _write_value(target: struct_pb2.Value, value: object) -> None:
     if isinstance(value, str):
         target.string_value = value
+    elif isinstance(value, Mapping):
+        struct = target.struct_value
+        struct.SetInParent()
+        write_struct(struct, value)
     elif isinstance(value, bool):
         target.bool_value = value
     elif isinstance(value, int | float):
         target.number_value = value
-    elif isinstance(value, Mapping):
-        target.struct_value.SetInParent()
-        write_struct(target.struct_value, value)
     elif isinstance(value, list | tuple):
         target.list_value.SetInParent()
         for item in value:
@@ -182,6 +185,8 @@ def _read_struct(struct: struct_pb2.Struct) -> dict[str, object]:
 
 def _read_value(value: struct_pb2.Value) -> object:
     kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
     if kind == "struct_value":
         return _read_struct(value.struct_value)
     if kind == "list_value":
