@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup local test test-slow check format bench golden clean
+.PHONY: help setup local test test-vllm check format bench golden clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,10 +25,10 @@ local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this mac
 	@$(BIN)/penstock local up $(ARGS)
 
 test: $(STAMP) ## Run the default tests (under 5 minutes)
-	@$(BIN)/pytest -n 2 -m 'not slow and not vllm' $(ARGS)
+	@$(BIN)/pytest -n 2 -m 'not vllm' $(ARGS)
 
-test-slow: $(STAMP) ## Run the tests that take minutes
-	@$(BIN)/pytest -m 'slow and not vllm' $(ARGS)
+test-vllm: $(STAMP) ## Run the tests in front of a real vLLM (see tests/dataplane/test_vllm.py)
+	@$(BIN)/pytest -m vllm $(ARGS)
 
 check: $(STAMP) ## Lint, format and type checks, exactly what CI checks
 	@$(BIN)/ruff check .
