@@ -1,7 +1,8 @@
 """Between protobuf messages and the plain values that sessions work with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from google.protobuf import struct_pb2
 
@@ -9,6 +10,10 @@ from services.extproc.api import HeaderChanges, Reply
 from services.extproc.limits import CHUNK_BYTES
 from services.extproc.proto import ext_proc_pb2 as pb
 
+M = TypeVar("M")
+T = TypeVar("T")
+
+_NOTHING: Mapping[str, Mapping[str, object]] = {}
 _OVERWRITE = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
@@ -103,28 +108,36 @@ def write_struct(struct: struct_pb2.Struct, values: Mapping[str, object]) -> Non
         _write_value(fields[key], value)
 
 
-class Structs(Mapping[str, Mapping[str, object]]):
-    """A protobuf map of Structs as plain values, converted when looked at: most filters never do."""
+class Lazy(Mapping[str, T]):
+    """A protobuf map as plain values, each converted when it is looked at: most filters look at few or none."""
 
-    __slots__ = ("_done", "_structs")
+    __slots__ = ("_done", "_read", "_source")
 
-    def __init__(self, structs: Mapping[str, struct_pb2.Struct]) -> None:
-        self._structs = structs
-        self._done: dict[str, Mapping[str, object]] = {}
+    def __init__(self, source: Mapping[str, M], read: Callable[[M], T]) -> None:
+        self._source, self._read = source, read
+        self._done: dict[str, T] = {}
 
-    def __getitem__(self, key: str) -> Mapping[str, object]:
-        values = self._done.get(key)
-        if values is None:
-            if key not in self._structs:  # a protobuf map would create the entry
+    def __getitem__(self, key: str) -> T:
+        if key not in self._done:
+            if key not in self._source:  # a protobuf map would create the entry
                 raise KeyError(key)
-            values = self._done[key] = _read_struct(self._structs[key])
-        return values
+            self._done[key] = self._read(self._source[key])
+        return self._done[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value as `Mapping` does, without an exception for what is not there."""
+        return self[key] if key in self._source else default
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._structs)
+        return iter(self._source)
 
     def __len__(self) -> int:
-        return len(self._structs)
+        return len(self._source)
+
+
+def read_structs(structs: Mapping[str, struct_pb2.Struct]) -> Mapping[str, Mapping[str, object]]:
+    """Return a protobuf map of Structs as plain values."""
+    return Lazy(structs, _read_fields) if structs else _NOTHING
 
 
 def _piece(side: Side, body: bytes, last: bool) -> pb.ProcessingResponse:
@@ -177,6 +190,10 @@ def _write_value(target: struct_pb2.Value, value: object) -> None:
         target.null_value = struct_pb2.NULL_VALUE
     else:
         raise TypeError(f"metadata cannot hold {type(value).__name__}; use text, numbers, booleans, lists or mappings")
+
+
+def _read_fields(struct: struct_pb2.Struct) -> Mapping[str, object]:
+    return Lazy(struct.fields, _read_value)
 
 
 def _read_struct(struct: struct_pb2.Struct) -> dict[str, object]:

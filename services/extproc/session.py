@@ -17,7 +17,7 @@ and the rest of the upstream's answer is swallowed. Any other response is reset:
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from services.extproc import chain as chains
 from services.extproc import messages
@@ -127,36 +127,36 @@ class Session:
         chains.end(self._links, self.exchange, outcome)
         return outcome
 
-    async def _handle(self, kind: str, message: pb.ProcessingRequest) -> list[pb.ProcessingResponse]:
+    def _handle(self, kind: str, message: pb.ProcessingRequest) -> Awaitable[list[pb.ProcessingResponse]]:
         if self._request is None:
             self._begin(message)
         if message.HasField("metadata_context"):
-            self.exchange.metadata = messages.Structs(message.metadata_context.filter_metadata)
+            self.exchange.metadata = messages.read_structs(message.metadata_context.filter_metadata)
         flow = self._response if kind.startswith("response") else self._request
         assert flow is not None  # noqa: S101 - made by _begin
         if kind == "request_headers":
-            return await flow.on_headers(message.request_headers)
+            return flow.on_headers(message.request_headers)
         if kind == "response_headers":
             self._read_response(message.response_headers)
-            return await flow.on_headers(message.response_headers)
+            return flow.on_headers(message.response_headers)
         if kind == "request_body":
-            return await flow.on_body(message.request_body)
+            return flow.on_body(message.request_body)
         if kind == "response_body":
-            return await flow.on_body(message.response_body)
-        return await flow.on_trailers()
+            return flow.on_body(message.response_body)
+        return flow.on_trailers()
 
     def _begin(self, message: pb.ProcessingRequest) -> None:
         """Handle what only the first message tells: body modes, attributes, request headers; open the filters."""
         exchange, request_mode, response_mode = self.exchange, DEFAULT_MODE, DEFAULT_MODE
         if message.HasField("protocol_config"):
-            request_mode = message.protocol_config.request_body_mode
-            response_mode = message.protocol_config.response_body_mode
+            config = message.protocol_config
+            request_mode, response_mode = config.request_body_mode, config.response_body_mode
             self._response_expected = response_mode != pb.NONE
         self._observe_only = message.observability_mode
         if message.attributes:
             exchange.attributes = {
                 name: value
-                for values in messages.Structs(message.attributes).values()
+                for values in messages.read_structs(message.attributes).values()
                 for name, value in values.items()
             }
         if message.HasField("request_headers"):

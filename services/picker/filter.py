@@ -22,7 +22,7 @@ SERVED = "x-gateway-destination-endpoint-served"
 """Key in the metadata `LB` of the response: the endpoint that answered."""
 SUBSET_NAMESPACE, SUBSET = "envoy.lb.subset_hint", "x-gateway-destination-endpoint-subset"
 """Metadata of the request: the endpoints that may be picked."""
-OBJECTIVE_HEADERS = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
+OBJECTIVE_HEADER, OLD_OBJECTIVE_HEADER = "x-llm-d-inference-objective", "x-gateway-inference-objective"
 MODEL_HEADER, BASE_MODEL_HEADER = "x-gateway-model-name", "x-gateway-base-model-name"
 DROPPED_REASON = "x-llm-d-request-dropped-reason"
 SATURATED, NO_ENDPOINTS = "rejected-saturated", "rejected-no-endpoints"
@@ -63,7 +63,7 @@ class PickerFilter(Filter):
             model = adapter = named
         prompt = prompt_bytes(body)
         hashes = block_hashes(prompt, seed(model, body), self._block_bytes, self._max_blocks) if prompt else ()
-        objective = next((value for name in OBJECTIVE_HEADERS if (value := headers.get(name))), "")
+        objective = headers.get(OBJECTIVE_HEADER) or headers.get(OLD_OBJECTIVE_HEADER)
         return Request(hashes, adapter, self._objectives.get(objective, 0), subset_hint(exchange.metadata))
 
 

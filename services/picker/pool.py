@@ -183,6 +183,6 @@ class Pool:
         return self.slots[replica.slot] is replica
 
     def _touch(self, replica: Replica) -> None:
-        if self.has(replica):
+        if self.slots[replica.slot] is replica:
             for changed in self._changed:
                 changed.add(replica)

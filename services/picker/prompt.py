@@ -15,7 +15,7 @@ def prompt_bytes(request: Mapping[str, object]) -> bytes:
     Texts stand as they are, everything else as JSON. A list of messages (or of token ids) of one turn is, up to its
     closing bracket, the beginning of the next turn's.
     """
-    return b"\x1e".join(_part(request[name]) for name in PARTS if request.get(name))
+    return b"\x1e".join([_part(value) for name in PARTS if (value := request.get(name))])
 
 
 def seed(model: str, request: Mapping[str, object]) -> bytes:

@@ -85,8 +85,7 @@ class Scheduler:
             column = self._lora_column(request.adapter)
             scores = [score + bonus for score, bonus in zip(scores, column, strict=True)]
         slots = self._choose(scores)
-        pick = 1 << slots[0]
-        matched = next((matched for mask, matched in groups if mask & pick), 0)
+        matched = next((matched for mask, matched in groups if mask >> slots[0] & 1), 0) if groups else 0
         return Decision([replica for slot in slots if (replica := self._pool.slots[slot])], matched)
 
     def saturation(self, subset: frozenset[str] | None = None) -> float:

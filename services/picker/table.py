@@ -29,6 +29,7 @@ class LoadTable:
         self.count = 0
         """Number of candidates."""
         self._pool, self._scorers, self._admit = pool, tuple(scorers), admit
+        self._read = [scorer.figure for scorer, _ in self._scorers]
         self._changed = pool.subscribe()
         self._generation = -1
         self._reset()
@@ -52,22 +53,24 @@ class LoadTable:
         self._bounds: list[tuple[float, float]] = [(0.0, 0.0) for _ in self._scorers]
 
     def _take(self, replicas: Iterable[Replica]) -> None:
-        moved = []
+        moved, recounted = [], False
         for replica in replicas:
             slot = replica.slot
-            figures = tuple([scorer.figure(replica) for scorer, _ in self._scorers]) if self._admit(replica) else None
+            figures = tuple([figure(replica) for figure in self._read]) if self._admit(replica) else None
             before = self._figures[slot]
             if figures != before:
                 self._recount(before, figures)
                 self._figures[slot] = figures
+                recounted = True
             if figures is None:
                 self.scores[slot] = EXCLUDED
             else:
                 moved.append(replica)
-        bounds = [(min(seen), max(seen)) if seen else (0.0, 0.0) for seen in self._seen]
-        if bounds != self._bounds:
-            self._bounds = bounds
-            moved = [replica for replica in self._pool if self._figures[replica.slot] is not None]
+        if recounted:
+            bounds = [(min(seen), max(seen)) if seen else (0.0, 0.0) for seen in self._seen]
+            if bounds != self._bounds:
+                self._bounds = bounds
+                moved = [replica for replica in self._pool if self._figures[replica.slot] is not None]
         for replica in moved:
             self.scores[replica.slot] = self._score(replica)
 
