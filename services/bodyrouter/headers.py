@@ -4,6 +4,8 @@ Sources: Gateway API Inference Extension v1.6 (endpoint picker protocol v1.0, bo
 (`x-llm-d-*`, `x-slo-*`, disaggregated serving), vLLM and SGLang (`X-data-parallel-rank`), Penstock (`x-penstock-*`).
 """
 
+from functools import lru_cache
+
 MODEL_HEADER = "x-gateway-model-name"
 """Carries the requested model or adapter (body based routing, Gateway API Inference Extension)."""
 
@@ -30,6 +32,9 @@ TRUSTED_NAMES = frozenset(
     }
 )
 
+MAX_REMEMBERED_CHARS = 64
+"""Longest name that `is_trusted` remembers: clients choose names, and must not choose how much memory they take."""
+
 NEVER_ALLOWED = (
     "x-gateway-model-name",
     "x-llm-d-model-name",
@@ -54,5 +59,12 @@ def canonical(name: str) -> str:
 
 def is_trusted(name: str) -> bool:
     """Tell whether the path trusts the header `name`, in any case."""
+    return _remembered(name) if len(name) <= MAX_REMEMBERED_CHARS else _judge(name)
+
+
+def _judge(name: str) -> bool:
     name = canonical(name)
     return name.startswith(TRUSTED_FAMILIES) or name in TRUSTED_NAMES
+
+
+_remembered = lru_cache(maxsize=1024)(_judge)

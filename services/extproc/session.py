@@ -52,6 +52,7 @@ class Session:
         "_request",
         "_response",
         "_response_expected",
+        "_response_mode",
         "_started",
         "_status",
         "exchange",
@@ -70,6 +71,7 @@ class Session:
         self._request: Flow | None = None
         self._response: Flow | None = None
         self._response_expected = False
+        self._response_mode: int = DEFAULT_MODE
         self._observe_only = False
         self._denied = False
         self._closed = False
@@ -132,8 +134,11 @@ class Session:
             self._begin(message)
         if message.HasField("metadata_context"):
             self.exchange.metadata = messages.read_structs(message.metadata_context.filter_metadata)
-        flow = self._response if kind.startswith("response") else self._request
-        assert flow is not None  # noqa: S101 - made by _begin
+        if kind.startswith("response"):
+            flow = self._response = self._response or self._begin_response()
+        else:
+            assert self._request is not None  # noqa: S101 - made by _begin
+            flow = self._request
         if kind == "request_headers":
             return flow.on_headers(message.request_headers)
         if kind == "response_headers":
@@ -147,11 +152,11 @@ class Session:
 
     def _begin(self, message: pb.ProcessingRequest) -> None:
         """Handle what only the first message tells: body modes, attributes, request headers; open the filters."""
-        exchange, request_mode, response_mode = self.exchange, DEFAULT_MODE, DEFAULT_MODE
+        exchange, request_mode = self.exchange, DEFAULT_MODE
         if message.HasField("protocol_config"):
             config = message.protocol_config
-            request_mode, response_mode = config.request_body_mode, config.response_body_mode
-            self._response_expected = response_mode != pb.NONE
+            request_mode, self._response_mode = config.request_body_mode, config.response_body_mode
+            self._response_expected = self._response_mode != pb.NONE
         self._observe_only = message.observability_mode
         if message.attributes:
             exchange.attributes = {
@@ -162,12 +167,13 @@ class Session:
         if message.HasField("request_headers"):
             exchange.request_headers = Headers(messages.read_headers(message.request_headers.headers))
             exchange.request_id = exchange.request_headers.get("x-request-id")
-        plans = self._chain
-        self._request = Flow(messages.REQUEST, plans.request, request_mode, exchange, self._links, self._limits)
-        backwards: list[Link] = []
-        self._response = Flow(messages.RESPONSE, plans.response, response_mode, exchange, backwards, self._limits)
+        self._request = Flow(messages.REQUEST, self._chain.request, request_mode, exchange, self._links, self._limits)
         self._chain.open(exchange, self._links)
-        backwards.extend(reversed(self._links))
+
+    def _begin_response(self) -> Flow:
+        """Make the flow of the response: many callouts never see one."""
+        links = self._links[::-1]
+        return Flow(messages.RESPONSE, self._chain.response, self._response_mode, self.exchange, links, self._limits)
 
     def _read_response(self, message: pb.HttpHeaders) -> None:
         self.exchange.response_headers = Headers(messages.read_headers(message.headers))
@@ -208,9 +214,11 @@ class Session:
 
     def _complete(self) -> bool:
         """Tell whether all that the callout was subscribed to has passed, as far as that can be known."""
-        if self._request is None or self._response is None:
+        last = self._response
+        if not self._response_expected and (last is None or not last.has_headers):
+            last = self._request
+        if last is None:
             return False
-        last = self._response if self._response_expected or self._response.has_headers else self._request
         return last.ended or (last.has_headers and last.mode == pb.NONE)
 
 
