@@ -80,7 +80,9 @@ async def ask(links: Sequence[Link], hook: str, limit_s: float, exchange: Exchan
             continue
         try:
             answer = getattr(link.stream, hook)()
-            if answer is not None and not isinstance(answer, Reply):
+            if answer is None:
+                continue
+            if not isinstance(answer, Reply):
                 answer = await _within(answer, limit_s)
             if answer is not None and not isinstance(answer, Reply):
                 raise TypeError(f"{hook} gave {type(answer).__name__}, expected None or Reply")

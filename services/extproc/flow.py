@@ -82,8 +82,9 @@ class Flow:
             raise _violation(f"a second message of {self.side.headers}")
         self.has_headers = True
         if not message.end_of_stream:
-            self._check_mode()
-            if self._length_over():
+            if self._plan.wants:
+                self._check_mode()
+            if self._caps and self._length_over():
                 return self._swallow_too_large()
         await chain.ask(self._links, self.side.on_headers, self._headers_s, self._exchange)
         if message.end_of_stream:
@@ -173,9 +174,10 @@ class Flow:
         setattr(exchange, side.body, self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
         self._parts.clear()
         for position in range(self._plan.first_whole, len(self._links)):
-            mode = self._mode_of(self._links[position])
+            link = self._links[position]
+            mode = self._mode_of(link)
             if mode is BodyMode.WHOLE:
-                await chain.ask([self._links[position]], side.on_body, self._body_s, exchange)
+                await chain.ask([link], side.on_body, self._body_s, exchange)
             elif mode is BodyMode.CHUNKS:
                 before: bytes = getattr(exchange, side.body)
                 after = await self._transform(position, before, True)
@@ -239,7 +241,7 @@ class Flow:
 
     def _check_mode(self) -> None:
         """Refuse what cannot be looked at: a filter wants a body that the proxy was not told to send."""
-        if self._plan.wants and self.mode in (pb.NONE, pb.GRPC):
+        if self.mode in (pb.NONE, pb.GRPC):
             wanting = [link for link in self._links if self._mode_of(link) is not BodyMode.NONE and link.alive]
             for link in wanting:
                 error = RuntimeError("the proxy sends no body")
@@ -248,7 +250,7 @@ class Flow:
 
     def _length_over(self) -> bool:
         """Tell by content-length what is too large, before it is sent. No filter is asked then."""
-        if not self._caps or self.mode == pb.NONE:
+        if self.mode == pb.NONE:
             return False
         headers: Headers = getattr(self._exchange, self.side.headers)
         length = headers.get("content-length")

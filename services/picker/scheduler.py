@@ -15,7 +15,7 @@ MAX_LORA_COLUMNS = 256
 """Adapters whose scores are kept between requests."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What scheduling needs to know of a request."""
 
@@ -28,7 +28,7 @@ class Request:
     """Endpoints that may be picked; None means all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """The answer: `replicas` in order of preference, the first being the pick. Empty if there is none."""
 
