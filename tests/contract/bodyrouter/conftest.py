@@ -69,8 +69,8 @@ async def path(tmp_path: Path) -> AsyncIterator[Routed]:
             status = router.wait(15)
         finally:
             router.kill()
-            llama.stop()
-            gemma.stop()
+            await llama.stop()
+            await gemma.stop()
     assert status == 0, (tmp_path / "router.log").read_text()
 
 

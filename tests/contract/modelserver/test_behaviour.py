@@ -63,8 +63,9 @@ def test_queue_and_running_show_in_the_metrics(start: Start) -> None:
         request = body(max_tokens=5, ignore_eos=True)
         futures = [pool.submit(httpx.post, simulator.url + CHAT, json=request, timeout=30) for _ in range(5)]
         wait_for(lambda: simulator.state()["waiting"] == 3)
-        text = httpx.get(f"{simulator.url}/metrics").text
-        assert 'vllm:num_requests_running{engine="0",model_name="m"} 2.0' in text
+        page = f"{simulator.url}/metrics"
+        wait_for(lambda: 'vllm:num_requests_running{engine="0",model_name="m"} 2.0' in httpx.get(page).text)
+        text = httpx.get(page).text
         assert 'vllm:num_requests_waiting{engine="0",model_name="m"} 3.0' in text
         assert 'vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 3.0' in text
         usage = next(line for line in text.splitlines() if line.startswith("vllm:kv_cache_usage_perc"))

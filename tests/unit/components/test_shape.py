@@ -47,14 +47,14 @@ def test_everything_wrong_is_reported_at_once():
     assert "Did you mean `image`?" in found["it.picker.imagee"].fix
 
 
-def test_outputs_are_taken_only_where_inputs_are_declared():
+async def test_outputs_are_taken_only_where_inputs_are_declared():
     image = pulumi.Output.from_input("a/b:1")
     assert conform(ModelReplicaSetArgs, args_of("ModelReplicaSet", image=image), "it")["image"] is image
     found = _errors(ModelReplicaSetArgs, args_of("ModelReplicaSet", model=pulumi.Output.from_input("m")))
     assert "known before the update" in found["it.model"].expected
 
 
-def test_parameters_of_plugins_are_json():
+async def test_parameters_of_plugins_are_json():
     scorer = {"type": "prefix-cache-scorer", "parameters": {"blockSize": 16.0, "x": [None, True]}}
     args = conform(InferencePoolArgs, args_of("InferencePool", picker={"image": "a/b:1", "scorers": [scorer]}), "it")
     assert args["picker"]["scorers"][0]["parameters"] == {"blockSize": 16, "x": [None, True]}
