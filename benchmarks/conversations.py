@@ -25,8 +25,8 @@ _WORDS = (
 class Workload:
     """Shape of the load. Sizes are in characters; the simulator counts about four to a token."""
 
-    conversations: int = 72
-    turns: int = 5
+    conversations: int = 120
+    turns: int = 6
     users: int = 24
     system_prompts: int = 12
     system_size: int = 12_000
