@@ -51,10 +51,10 @@ class UnansweredFunction(UsageError):
 
 
 class _NoMocks(Mocks):
-    """The recording monitor answers by itself; nothing ever reaches its mocks."""
+    """The recording monitor answers by itself; nothing of resources ever reaches its mocks."""
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        raise NotImplementedError
+        raise AssertionError(f"{args.typ} {args.name} reached the mocks, past RecordingMonitor.RegisterResource")
 
     def call(self, args: MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         raise UnansweredFunction(args.token)

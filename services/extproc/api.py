@@ -6,6 +6,7 @@ exchange. Hooks are plain functions where they can answer at once; a hook that m
 its own stream is suspended. This module knows nothing of gRPC, protobuf or asyncio servers: `session.py` translates.
 """
 
+import abc
 import builtins
 import enum
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
@@ -235,7 +236,7 @@ class FilterStream:
         """Called exactly once, however the exchange ended. Must not raise and must not wait."""
 
 
-class Filter:
+class Filter(abc.ABC):
     """One per process. `open` is called once per exchange, with the exchange that the whole chain shares."""
 
     name: ClassVar[str]
@@ -245,6 +246,6 @@ class Filter:
     """What an exception or a missed deadline in a hook does: False denies with 500 or 504, True skips this filter for
     the rest of the exchange (changes that it has made stay)."""
 
+    @abc.abstractmethod
     def open(self, exchange: Exchange) -> FilterStream:
         """Return the stream of this filter for one exchange."""
-        raise NotImplementedError
