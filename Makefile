@@ -25,7 +25,7 @@ local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this mac
 	@$(BIN)/penstock local up $(ARGS)
 
 test: $(STAMP) ## Run the default tests (under 5 minutes)
-	@$(BIN)/pytest -n 2 -m 'not vllm' $(ARGS)
+	@$(BIN)/pytest -n 2 -m 'not vllm and not engine' $(ARGS)
 
 test-vllm: $(STAMP) ## Run the tests in front of a real vLLM (see tests/dataplane/test_vllm.py)
 	@$(BIN)/pytest -m vllm $(ARGS)

@@ -7,12 +7,9 @@ from pulumi import ComponentResource
 from pulumi.provider.experimental import component_provider_host
 
 COMPONENTS: list[type[ComponentResource]] = [
-    penstock.BodyRouter,
-    penstock.Extensions,
-    penstock.InferenceGateway,
-    penstock.InferencePool,
-    penstock.ModelReplicaSet,
-    penstock.ModelRoute,
+    item
+    for name in penstock.__all__
+    if isinstance(item := getattr(penstock, name), type) and issubclass(item, ComponentResource)
 ]
 
 if __name__ == "__main__":
