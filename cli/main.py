@@ -17,6 +17,7 @@ from cli.errors import UsageError
 
 COMMANDS = {
     "preview": ("cli.graph.command", "show what an environment declares, and check its custom resources"),
+    "diagram": ("cli.diagram.command", "draw what an environment declares as SVG"),
     "local": ("cli.local.command", "serve an environment behind a real Envoy on this machine"),
 }
 """Subcommand -> module, help."""
@@ -25,6 +26,7 @@ EXAMPLES = """\
 examples:
   penstock preview              what the environment `local` declares, and whether it is valid
   penstock preview --env prod   another environment
+  penstock diagram > local.svg  networks, gateway, pools and the way of a request as a picture
   penstock local up             serve the environment `local` on this machine
   penstock COMMAND --help       all options of a command
 """
