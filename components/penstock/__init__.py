@@ -11,12 +11,22 @@ from .errors import ConfigError, ConfigErrors, PenstockError
 from .extensions import ExtensionCallout, Extensions, ExtensionsArgs, RoutingCallout
 from .gateway import GatewayTls, InferenceGateway, InferenceGatewayArgs
 from .pool import InferencePool, InferencePoolArgs, Objective, Picker, Scorer
-from .replica_set import Accelerator, Adapter, ModelReplicaSet, ModelReplicaSetArgs, SecretKey
+from .replica_set import (
+    Accelerator,
+    Adapter,
+    Autoscaling,
+    ModelReplicaSet,
+    ModelReplicaSetArgs,
+    ReplicaRdma,
+    SecretKey,
+    Weights,
+)
 from .route import ModelRoute, ModelRouteArgs, WeightedPool
 
 __all__ = [
     "Accelerator",
     "Adapter",
+    "Autoscaling",
     "BodyRouter",
     "BodyRouterArgs",
     "ConfigError",
@@ -36,11 +46,13 @@ __all__ = [
     "Objective",
     "PenstockError",
     "Picker",
+    "ReplicaRdma",
     "RoutingCallout",
     "Scorer",
     "SecretKey",
     "ServedModel",
     "WeightedPool",
+    "Weights",
     "pool_name",
     "pool_object_names",
     "slug",

@@ -24,8 +24,14 @@ class Scorer(TypedDict):
 
 
 class Picker(TypedDict):
-    """Penstock's endpoint picker."""
+    """The pool's endpoint picker: Penstock's, or a release of the upstream one."""
 
+    profile: NotRequired[str]
+    """`penstock`, `gaie-1.5` or `llm-d-router-0.10`. Default `penstock`."""
+    discovery: NotRequired[str]
+    """How Penstock's picker finds replicas: `dns`, or `kubernetes` by watching pods. Default `dns`."""
+    metrics_auth: NotRequired[bool]
+    """Whether an upstream picker asks for a token at `/metrics`. Default false."""
     scorers: NotRequired[list[Scorer]]
     """Scorers and weights. Default prefix cache 3, queue 2, KV cache 2, LoRA affinity 1."""
     drain_timeout_s: NotRequired[int]
@@ -38,8 +44,8 @@ class Picker(TypedDict):
     """CPU request. Default `1`."""
     memory: NotRequired[str]
     """Memory request and limit. Default `1Gi`."""
-    image: pulumi.Input[str]
-    """Image of Penstock's services, pinned by tag or digest."""
+    image: NotRequired[pulumi.Input[str]]
+    """Image, pinned by tag or digest: of Penstock's services (required), or of the profile (default its own)."""
 
 
 class Objective(TypedDict):
@@ -62,6 +68,10 @@ class InferencePoolArgs(TypedDict):
     """The pool's endpoint picker."""
     selector: NotRequired[dict[str, str]]
     """Labels of the replicas' pods. Default: those of the `ModelReplicaSet` with the pool's name."""
+    leader_only: NotRequired[bool]
+    """Whether a replica has several nodes, of which the leader alone serves. Default false."""
+    monitoring: NotRequired[bool]
+    """Whether managed Prometheus reads the picker's metrics. Default false."""
     target_ports: NotRequired[list[int]]
     """Ports that each replica serves on. Default 8000."""
     failure_mode: NotRequired[str]

@@ -37,6 +37,63 @@ class SecretKey(TypedDict):
     """The key in it. Default `token`."""
 
 
+class ReplicaRdma(TypedDict):
+    """How the nodes of one replica reach each other over RDMA."""
+
+    mode: str
+    """`roce` (interfaces of a `RdmaNetwork`) or `dranet` (a claim on the NICs that GKE manages)."""
+    rails: NotRequired[int]
+    """RDMA NICs per node in mode `roce`, 4 or 8. Default 8."""
+
+
+class Weights(TypedDict):
+    """Weights in a bucket, read with the replicas' own identity."""
+
+    bucket: str
+    """The bucket's name, without `gs://`."""
+    path: NotRequired[str]
+    """Folder of the model in the bucket. Default: the whole bucket."""
+    method: NotRequired[str]
+    """`fuse` mounts the folder at `/models`; `streamer` loads from the bucket into the GPUs. Default `fuse`."""
+    adapters_path: NotRequired[str]
+    """Folder of LoRA adapters in the same bucket, mounted at `/adapters`, one folder each. Default: none."""
+    project: str
+    """Project of the cluster, whose workload identity pool names the replicas' ServiceAccount."""
+    project_number: str
+    """Number of that project."""
+    grant: NotRequired[bool]
+    """Whether to give the ServiceAccount read access to the folders. Default true."""
+
+
+class Autoscaling(TypedDict):
+    """Replica count by queue depth. CPU says nothing of a replica that waits for its GPUs."""
+
+    max: int
+    """Most replicas."""
+    min: NotRequired[int]
+    """Fewest replicas; 0 needs `keda`. Default 1."""
+    by: NotRequired[str]
+    """`hpa` (with the custom metrics adapter) or `keda`. Default `hpa`."""
+    queue_length: NotRequired[int]
+    """Waiting requests per replica that the autoscaler aims at. Default 5."""
+    scale_up_window_s: NotRequired[int]
+    """Seconds that demand must last before replicas are added. Default 30."""
+    scale_down_window_s: NotRequired[int]
+    """Seconds without demand before a replica is removed: weights load slowly. Default 900."""
+    scale_up_step: NotRequired[int]
+    """Replicas that may be added per minute. Default 2."""
+    cooldown_s: NotRequired[int]
+    """Seconds without a request before the last replica is removed, where `min` is 0. Default 1800."""
+    activation_query: NotRequired[str]
+    """PromQL, above 0 when there are requests, to start the first replica. Default: of Penstock's picker."""
+    project: NotRequired[str]
+    """Project whose metrics `keda` asks. Required with `keda`, unless `prometheus` names a server."""
+    cluster: NotRequired[str]
+    """Cluster name in `keda`'s queries, where several clusters of one project have a namespace of this name."""
+    prometheus: NotRequired[str]
+    """URL of another Prometheus server for `keda`. Default: Cloud Monitoring's API."""
+
+
 class ModelReplicaSetArgs(TypedDict):
     """Arguments of `ModelReplicaSet`."""
 
@@ -46,10 +103,28 @@ class ModelReplicaSetArgs(TypedDict):
     """Namespace of the pool."""
     model: str
     """Name that clients use as `model`."""
-    source: str
-    """Model id on the hub, or absolute path in the container."""
-    replicas: int
-    """Number of replicas."""
+    source: NotRequired[str]
+    """Model id on the hub, or absolute path in the container. Exactly one of `source` and `weights`."""
+    weights: NotRequired[Weights]
+    """Weights in a bucket."""
+    replicas: NotRequired[int]
+    """Number of replicas. Default 1; refused beside `autoscaling`, which sets it."""
+    autoscaling: NotRequired[Autoscaling]
+    """Replica count by queue depth. Default: fixed."""
+    nodes: NotRequired[int]
+    """Nodes that serve one replica together; more than one makes a LeaderWorkerSet. Default 1."""
+    tensor_parallel: NotRequired[int]
+    """GPUs that share each layer. Default: those of one node."""
+    pipeline_parallel: NotRequired[int]
+    """Stages of layers. Default: one per node."""
+    topology: NotRequired[str]
+    """Node label of which all nodes of a replica share the value, e.g. `cloud.google.com/gce-topology-subblock`."""
+    startup_policy: NotRequired[str]
+    """When a replica's workers are made: `LeaderCreated` or, for pools that scale up, `LeaderReady`. Default first."""
+    rdma: NotRequired[ReplicaRdma]
+    """RDMA between the nodes of a replica. Default: none, NCCL talks over TCP."""
+    monitoring: NotRequired[bool]
+    """Whether managed Prometheus reads the replicas' metrics. Default: with `autoscaling`."""
     adapters: NotRequired[list[Adapter]]
     """LoRA adapters that every replica loads at start."""
     max_loras: NotRequired[int]
