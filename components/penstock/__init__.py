@@ -7,9 +7,19 @@ InferenceGateway("gateway", {"name": "inference-gateway", "namespace": "inferenc
 
 from ._naming import pool_name, pool_object_names, slug
 from .body_router import BodyRouter, BodyRouterArgs, ServedModel
+from .callout_workload import CalloutWorkload
 from .errors import ConfigError, ConfigErrors, PenstockError
 from .extensions import ExtensionCallout, Extensions, ExtensionsArgs, RoutingCallout
 from .gateway import GatewayTls, InferenceGateway, InferenceGatewayArgs
+from .guardrails import (
+    FloorSetting,
+    GuardrailFilters,
+    Guardrails,
+    GuardrailsArgs,
+    GuardrailTemplate,
+    NemoServer,
+    SensitiveData,
+)
 from .pool import InferencePool, InferencePoolArgs, Objective, Picker, Scorer
 from .replica_set import (
     Accelerator,
@@ -29,12 +39,18 @@ __all__ = [
     "Autoscaling",
     "BodyRouter",
     "BodyRouterArgs",
+    "CalloutWorkload",
     "ConfigError",
     "ConfigErrors",
     "ExtensionCallout",
     "Extensions",
     "ExtensionsArgs",
+    "FloorSetting",
     "GatewayTls",
+    "GuardrailFilters",
+    "GuardrailTemplate",
+    "Guardrails",
+    "GuardrailsArgs",
     "InferenceGateway",
     "InferenceGatewayArgs",
     "InferencePool",
@@ -43,6 +59,7 @@ __all__ = [
     "ModelReplicaSetArgs",
     "ModelRoute",
     "ModelRouteArgs",
+    "NemoServer",
     "Objective",
     "PenstockError",
     "Picker",
@@ -50,6 +67,7 @@ __all__ = [
     "RoutingCallout",
     "Scorer",
     "SecretKey",
+    "SensitiveData",
     "ServedModel",
     "WeightedPool",
     "Weights",

@@ -4,11 +4,10 @@ from typing import NotRequired, TypedDict
 
 import pulumi
 
-from ._apply import apply, child_options
+from ._callout import declare
 from ._shape import conform
 from .errors import raise_if
 from .manifests import body_router as manifests
-from .manifests import callout
 
 
 class ServedModel(TypedDict):
@@ -68,15 +67,8 @@ class BodyRouter(pulumi.ComponentResource):
         raise_if(manifests.problems(args, name))
         super().__init__("penstock:index:BodyRouter", name, None, opts)
 
-        made = manifests.callout(args)
-        account = apply(f"{name}-service-account", callout.account(made), child_options(self))
-        config = apply(f"{name}-config", callout.config_map(made), child_options(self))
-        apply(f"{name}-deployment", callout.deployment(made), child_options(self, [account, config]))
-        service = apply(f"{name}-service", callout.service(made), child_options(self))
-        apply(f"{name}-health", callout.health_policy(made), child_options(self, [service]))
         timeout_s = args.get("stream_timeout_s", manifests.STREAM_TIMEOUT_S)
-        apply(f"{name}-backend", callout.backend_policy(made, timeout_s), child_options(self, [service]))
-        apply(f"{name}-budget", callout.budget(made), child_options(self))
+        declare(name, manifests.callout(args), timeout_s, self)
 
         self.service_name = pulumi.Output.from_input(manifests.NAME)
         self.service_port = pulumi.Output.from_input(manifests.GRPC_PORT)

@@ -26,22 +26,26 @@ class RoutingCallout(TypedDict):
 
 
 class ExtensionCallout(TypedDict):
-    """One callout of the traffic extension: a Service, or a Google API service such as Model Armor."""
+    """One callout of the traffic extension: a Service, a Google API service such as Model Armor, or Apigee."""
 
     name: str
     """Name of the extension, a DNS label; it appears in request logs."""
     events: list[str]
     """What the callout sees: `RequestHeaders`, `RequestBody`, `RequestTrailers` and the same of `Response`."""
+    purpose: NotRequired[str]
+    """`management` or `guardrails`. Management, which is cheap and decides, has to stand in front. Default: neither."""
     service: NotRequired[str]
     """Name of the callout's Service."""
     port: NotRequired[int]
     """Port of ext_proc on the Service."""
     service_namespace: NotRequired[str]
-    """Namespace of the Service. It must be the Gateway's; given only to have that checked."""
+    """Namespace of the Service or ApigeeBackendService. It must be the Gateway's; given to have that checked."""
     authority: NotRequired[str]
     """`:authority` of the calls. Default `<service>.<namespace>.svc`."""
     google_api_service: NotRequired[str]
     """Host name of a Google API service, e.g. `modelarmor.us-central1.rep.googleapis.com`, instead of a Service."""
+    apigee_backend: NotRequired[str]
+    """Name of an ApigeeBackendService, instead of a Service."""
     timeout_ms: NotRequired[int]
     """Milliseconds per message, 10 to 10,000. Default 1,000."""
     fail_open: NotRequired[bool]
@@ -65,6 +69,9 @@ class ExtensionsArgs(TypedDict):
     """The body router."""
     callouts: NotRequired[list[ExtensionCallout]]
     """Callouts after routing, in the order of requests, at most 3. Cheap and deciding ones first."""
+    allow_header_only_callouts: NotRequired[bool]
+    """Accept a callout that takes response headers without bodies in front of one that takes bodies. Default false:
+    Envoy 1.40 cut off 3% to 20% of streamed answers so, with status 200; what GKE's load balancer does is not known."""
     match: NotRequired[str]
     """CEL expression that selects requests. Default: all."""
 

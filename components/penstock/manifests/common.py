@@ -13,7 +13,8 @@ Manifest = dict[str, Any]
 GATEWAY_API = "gateway.networking.k8s.io"
 GKE_API = "networking.gke.io"
 INFERENCE_API = "inference.networking.k8s.io"
-"""API groups. Source: Gateway API 1.5, GKE Gateway, Gateway API Inference Extension 1.6."""
+APIGEE_API = "apim.googleapis.com"
+"""API groups. Source: Gateway API 1.5, GKE Gateway, Gateway API Inference Extension 1.6, Apigee Operator 1.1."""
 
 WAIT_FOR = "pulumi.com/waitFor"
 WAIT_TIMEOUT = "pulumi.com/timeoutSeconds"

@@ -6,12 +6,12 @@ share one chain. Source: networking.gke.io/v1 schemas and "Configure GKE Service
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._labels import labels
 from .._naming import ROUTING_SUFFIX, TRAFFIC_SUFFIX, check_label
 from ..errors import ConfigError, did_you_mean
-from .common import GATEWAY_API, GKE_API, Manifest, check_range, manifest, target_ref
+from .common import APIGEE_API, GATEWAY_API, GKE_API, Manifest, check_range, manifest, target_ref
 
 if TYPE_CHECKING:
     from ..extensions import ExtensionCallout, ExtensionsArgs, RoutingCallout
@@ -25,6 +25,9 @@ TIMEOUT_RANGE_MS = (10, 10_000)
 REQUEST_EVENTS = ("RequestHeaders", "RequestBody", "RequestTrailers")
 EVENTS = (*REQUEST_EVENTS, "ResponseHeaders", "ResponseBody", "ResponseTrailers")
 BODY_MODES = ("Streamed", "FullDuplexStreamed")
+PURPOSES = ("management", "guardrails")
+"""Purposes in the order of requests: a refused key costs no screening."""
+BACKENDS = ("service", "google_api_service", "apigee_backend")
 
 MATCH_ALL = "request.path.startsWith('/')"
 """Every request. Narrower paths would save nothing, since routes serve only inference paths, and would let a request
@@ -76,6 +79,9 @@ def problems(args: "ExtensionsArgs", path: str) -> Iterator[ConfigError]:
         if callout["name"] in [other["name"] for other in callouts[:index]]:
             yield ConfigError(f"{where}.name", callout["name"], "each callout's name once", "Rename one of them")
         yield from _callout_problems(callout, args["namespace"], where)
+    yield from _order_problems(callouts, f"{path}.callouts")
+    if not args.get("allow_header_only_callouts", False):
+        yield from _truncation_problems(callouts, f"{path}.callouts")
 
 
 def _resource(args: "ExtensionsArgs", kind: str, suffix: str, extensions: list[Manifest]) -> Manifest:
@@ -93,6 +99,9 @@ def _extension(callout: "ExtensionCallout", namespace: str) -> Manifest:
     extension: Manifest = {"name": callout["name"]}
     if callout.get("google_api_service") is not None:
         extension["googleAPIServiceName"] = callout["google_api_service"]
+    elif callout.get("apigee_backend") is not None:
+        ref = target_ref(APIGEE_API, "ApigeeBackendService", callout["apigee_backend"])
+        extension["backendRef"] = ref
     else:
         extension["backendRef"] = _service_ref(callout["service"], callout["port"])
         extension["authority"] = callout.get("authority", _authority(callout["service"], namespace))
@@ -136,20 +145,56 @@ def _callout_problems(callout: "ExtensionCallout", namespace: str, path: str) ->
     yield from _namespace_problems(callout.get("service_namespace"), namespace, path)
     yield from _backend_problems(callout, path)
     yield from _event_problems(callout, path)
-    yield from _metadata_problems(callout.get("metadata", {}), f"{path}.metadata")
+    yield from metadata_problems(callout.get("metadata", {}), f"{path}.metadata")
+
+
+def _order_problems(callouts: "list[ExtensionCallout]", path: str) -> Iterator[ConfigError]:
+    screened = ""
+    for index, callout in enumerate(callouts):
+        where, purpose = f"{path}[{index}]", callout.get("purpose")
+        if purpose is not None and purpose not in PURPOSES:
+            yield ConfigError(
+                f"{where}.purpose", purpose, f"one of {', '.join(PURPOSES)}", did_you_mean(purpose, PURPOSES)
+            )
+        if purpose == "guardrails":
+            screened = screened or callout["name"]
+        elif purpose == "management" and screened:
+            expected = f"a place in front of `{screened}`: what a key forbids is not worth screening"
+            yield ConfigError(where, callout["name"], expected, f"Move it before `{screened}`")
+
+
+def _truncation_problems(callouts: "list[ExtensionCallout]", path: str) -> Iterator[ConfigError]:
+    """Yield callouts that would make Envoy lose the end of streamed answers; see `allow_header_only_callouts`."""
+    for index, front in enumerate(callouts):
+        if "ResponseHeaders" not in front["events"] or "ResponseBody" in front["events"]:
+            continue
+        behind = next((other for other in callouts[index + 1 :] if "ResponseBody" in other["events"]), None)
+        if behind is not None:
+            expected = (
+                f"ResponseBody as well, in front of `{behind['name']}`, which takes bodies: streams may be cut off"
+            )
+            fix = "Add ResponseBody, move it behind, or set `allow_header_only_callouts`"
+            yield ConfigError(f"{path}[{index}].events", list(front["events"]), expected, fix)
 
 
 def _backend_problems(callout: "ExtensionCallout", path: str) -> Iterator[ConfigError]:
-    google, service = callout.get("google_api_service"), callout.get("service")
-    if (google is None) == (service is None):
-        yield ConfigError(path, callout["name"], "exactly one of service, google_api_service", "Name the one that runs")
+    given: Mapping[str, Any] = callout
+    backends = [field for field in BACKENDS if given.get(field) is not None]
+    if len(backends) != 1:
+        yield ConfigError(path, callout["name"], f"exactly one of {', '.join(BACKENDS)}", "Name the one that runs")
+    google, service, apigee = callout.get("google_api_service"), callout.get("service"), callout.get("apigee_backend")
     if google is not None:
         if not (_GOOGLE_SERVICE.fullmatch(google) and len(google) <= 100):
             fix = "Write it like `modelarmor.us-central1.rep.googleapis.com`"
             yield ConfigError(f"{path}.google_api_service", google, "the host name of a Google API service", fix)
         for field in ("authority", "port", "request_body_mode", "response_body_mode", "service_namespace"):
-            if callout.get(field) is not None:
-                yield ConfigError(f"{path}.{field}", callout.get(field), "no value with a Google service", "Remove it")
+            if given.get(field) is not None:
+                yield ConfigError(f"{path}.{field}", given[field], "no value with a Google service", "Remove it")
+    if apigee is not None:
+        yield from check_label(f"{path}.apigee_backend", apigee, what="an ApigeeBackendService's name")
+        for field in ("authority", "port"):
+            if given.get(field) is not None:
+                yield ConfigError(f"{path}.{field}", given[field], "no value with an ApigeeBackendService", "Remove it")
     if service is not None:
         yield from check_label(f"{path}.service", service, what="a Service's name")
         if callout.get("port") is None:
@@ -183,7 +228,8 @@ def _event_problems(callout: "ExtensionCallout", path: str) -> Iterator[ConfigEr
             yield ConfigError(where, mode, f"the events {', '.join(needed)}", f"Add {', '.join(missing)} to events")
 
 
-def _metadata_problems(metadata: Mapping[str, str], path: str) -> Iterator[ConfigError]:
+def metadata_problems(metadata: Mapping[str, str], path: str) -> Iterator[ConfigError]:
+    """Yield an error for each entry that the schema's number, length or characters refuse."""
     if len(metadata) > METADATA_MAX:
         yield ConfigError(path, sorted(metadata), f"at most {METADATA_MAX} entries", "Join some of them")
     for key, value in metadata.items():
