@@ -4,8 +4,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from cli.graph.model import Graph
+    from cli.graph.schemas import Verdict
 
 EXAMPLES = """\
 examples:
@@ -14,7 +19,7 @@ examples:
   penstock preview --schemas crds          check custom resources against the CRDs in ./crds
   penstock preview --json | jq .verdicts   for programs
 
-exit status: 0 all is well, 1 a custom resource is invalid, 2 wrong usage or configuration, or the program failed
+exit status: 0 all is well, 1 a resource is invalid, 2 wrong usage or configuration, or the program failed
 """
 
 DEFAULT_SCHEMAS = Path("..", "shared", "crds")
@@ -25,9 +30,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the subcommand. Imports nothing heavy: that is left to `run`."""
     parser = subparsers.add_parser(
         "preview",
-        help="show what an environment declares, and check its custom resources",
+        help="show what an environment declares, and check it",
         description="Record what the program declares for an environment, offline; print its tree, counts by type, "
-        "and the schema verdict of each custom resource.",
+        "the schema verdict of each custom resource, and whether the provider takes each Google Cloud resource.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -69,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--schemas: no CRD in {', '.join(map(str, folders))}. Name a folder with CRD YAML files")
     graph = record_environment(args.env, preview=args.preview, root=root)
     verdicts = [verdict for verdict in schemas.judge(graph) if verdict.status != "skipped"]
+    verdicts += _cloud_verdicts(graph)
     names = [str(folder) for folder in folders]
     if args.json:
         sys.stdout.write(render_json(graph, verdicts, names))
@@ -77,6 +83,15 @@ def run(args: argparse.Namespace) -> int:
         source = f"{count(len(schemas), 'kind')} of {', '.join(names)}" if names else None
         sys.stdout.write(render_text(graph, verdicts, source, style))
     return 1 if any(verdict.status == "invalid" for verdict in verdicts) else 0
+
+
+def _cloud_verdicts(graph: "Graph") -> "list[Verdict]":
+    """Judge Google Cloud's resources; the provider's SDK is imported only where there are some."""
+    if not any(resource.type.startswith("gcp:") for resource in graph.resources):
+        return []
+    from cli.graph import gcp_types
+
+    return list(gcp_types.judge(graph))
 
 
 def _draws_boxes() -> bool:

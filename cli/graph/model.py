@@ -18,7 +18,8 @@ class Resource:
     `inputs` are as sent to the engine: camelCase, None dropped, secrets wrapped by Pulumi's secret envelope,
     unknowns (in preview) as `UNKNOWN`. `parent` and `dependencies` are logical names of other resources in the same
     graph, as `type::name`; `options` holds only what differs from Pulumi's defaults (protect, ignoreChanges, ...).
-    `outputs` are what a component registered at its end (`register_outputs`), in the form of `inputs`.
+    `outputs` are what a component registered at its end (`register_outputs`), in the form of `inputs`. `part` names
+    the stack's part of an environment that is kept in several stacks (`platform`, `gateway`), else None.
     """
 
     type: str
@@ -30,6 +31,7 @@ class Resource:
     property_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    part: str | None = None
 
     @property
     def key(self) -> str:
@@ -41,7 +43,8 @@ class Resource:
 class Graph:
     """All that one program registered for one environment, in the order in which it constructed them.
 
-    Parents and dependencies therefore stand before what needs them. `notes` tell what the recording could not
+    Parents and dependencies therefore stand before what needs them. An environment of several stacks is one graph:
+    its parts follow each other in the order of their updates. `notes` tell what the recording could not
     know (a secret that cannot be decrypted offline).
     """
 

@@ -22,7 +22,9 @@ Function = Callable[[dict[str, Any]], Mapping[str, Any]]
 """Answers a provider function: arguments -> result, both in wire form (camelCase)."""
 
 Outputs = Callable[[Resource], Mapping[str, Any]]
-"""Computes what a provider would add to a resource's inputs: resource -> further outputs (camelCase)."""
+"""Computes what a provider would add to a resource's inputs: resource -> further outputs (camelCase).
+
+An output called `id` is the resource's identifier."""
 
 
 class DuplicateResource(UsageError):
@@ -68,7 +70,7 @@ class RecordingMonitor(MockMonitor):
         stack: the stack's name (the environment).
         preview: answer as a preview does: identifiers and provider outputs are unknown.
         functions: answers to provider functions by token; a function without an answer raises `UnansweredFunction`.
-        outputs: what providers add to a resource's inputs, by type (not used in previews).
+        outputs: what providers add to a resource's inputs, by type. In previews only for what the program reads.
     """
 
     def __init__(
@@ -139,8 +141,7 @@ class RecordingMonitor(MockMonitor):
         self._keep(resource)
         state = struct_pb2.Struct()
         state.CopyFrom(request.properties)
-        if not self._preview:
-            state.update(dict(self._outputs.get(resource.type, _nothing)(resource)))
+        state.update(dict(self._outputs.get(resource.type, _nothing)(resource)))
         urn = self.make_urn(request.parent, request.type, request.name)
         return resource_pb2.ReadResourceResponse(urn=urn, properties=state)
 
@@ -179,9 +180,11 @@ class RecordingMonitor(MockMonitor):
         """Add to `state` what a provider would, and return the resource's identifier ("" for a component)."""
         if not resource.custom:
             return ""
-        state.update(dict(self._outputs.get(resource.type, _nothing)(resource)))
+        added = dict(self._outputs.get(resource.type, _nothing)(resource))
+        identifier = str(added.pop("id", f"{resource.name}-id"))
+        state.update(added)
         if not (resource.type.startswith("kubernetes:") and "kind" in resource.inputs):
-            return f"{resource.name}-id"
+            return identifier
         metadata = state.fields["metadata"].struct_value
         if "name" not in metadata.fields:
             # The provider appends a random suffix to the logical name; offline it has to be the same each time.

@@ -3,17 +3,24 @@
 import contextlib
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from cli.errors import UsageError
-from cli.graph.model import Graph
-from cli.graph.project import find_root, load_project
-from cli.graph.recorder import Program, record
+from cli.graph.model import Graph, Resource
+from cli.graph.monitor import DuplicateResource
+from cli.graph.project import Project, find_root, load_project
+from cli.graph.providers import FUNCTIONS, outputs_of
+from cli.graph.recorder import record
 
 
 def record_environment(environment: str, *, preview: bool = False, root: Path | None = None) -> Graph:
     """Return all that the program registers for `environment`.
+
+    An environment of several stacks (the program's `stacks` says so) becomes one graph: `part` of a resource names its
+    stack's part. A stack reads what the one before left after an update, also in previews, as it would in the cloud.
 
     Usage:
         graph = record_environment("local")
@@ -32,20 +39,52 @@ def record_environment(environment: str, *, preview: bool = False, root: Path | 
     """
     root = root.resolve() if root else find_root()
     project = load_project(environment, root)
-    main = _program(root)
+    program = _program(root)
+    names = _stacks(program, project)
+    parts: list[tuple[str | None, Graph]] = []
+    before: Graph | None = None
     with contextlib.chdir(root):  # as Pulumi does, so that relative paths in a program mean the same
-        graph = record(
-            main,
-            environment,
-            project=project.name,
-            preview=preview,
-            config=project.config,
-            secret_keys=project.secret_keys,
-        )
-    return replace(graph, notes=project.notes)
+        for position, (part, stack) in enumerate(names.items(), 1):
+            parts.append((part or None, _record(program, project, stack, before, preview=preview)))
+            if preview and position < len(names):
+                before = _record(program, project, stack, before, preview=False)
+            else:
+                before = parts[-1][1]
+    return _joined(project, preview, parts)
 
 
-def _program(root: Path) -> Program:
+def _record(program: ModuleType, project: Project, stack: str, before: Graph | None, *, preview: bool) -> Graph:
+    return record(
+        program.main,
+        stack,
+        project=project.name,
+        preview=preview,
+        config=project.config,
+        secret_keys=project.secret_keys,
+        functions=FUNCTIONS,
+        outputs=outputs_of(before),
+    )
+
+
+def _stacks(program: ModuleType, project: Project) -> Mapping[str, str]:
+    """Return the stack of each part of the environment in the order of updates; the part of a single stack is ""."""
+    stacks = getattr(program, "stacks", None)
+    return stacks(project.environment, project.config) if stacks else {"": project.environment}
+
+
+def _joined(project: Project, preview: bool, parts: list[tuple[str | None, Graph]]) -> Graph:
+    resources: dict[str, Resource] = {}
+    for part, graph in parts:
+        for resource in graph.resources:
+            first = resources.setdefault(resource.key, resource)
+            if first is not resource:
+                raise DuplicateResource(resource.type, resource.name, (first.parent, resource.parent))
+            resources[resource.key] = replace(resource, part=part)
+    outputs = {name: value for _, graph in parts for name, value in graph.outputs.items()}
+    return Graph(project.environment, preview, tuple(resources.values()), outputs, project.notes)
+
+
+def _program(root: Path) -> ModuleType:
     """Import `infra.program` from the project itself where it has one, else from where Penstock is installed."""
     own = root / "infra" / "program.py"
     if own.is_file() and str(root) not in sys.path:
@@ -57,5 +96,4 @@ def _program(root: Path) -> Program:
             f"this process has already loaded the program {module.__file__} and cannot load {own} too. "
             "Use one process per project"
         )
-    main: Program = module.main
-    return main
+    return module

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from cli.graph.model import Graph, Resource
@@ -10,6 +11,7 @@ from cli.graph.schemas import Verdict
 from cli.graph.wire import redact, redacted_inputs
 
 _STYLES = {"bold": "1", "dim": "2", "ok": "32", "invalid": "31;1", "no-schema": "33", "note": "33"}
+GCP = "gcp:"
 _FLAGS = ("protect", "import", "read", "remote", "retainOnDelete")
 
 
@@ -34,7 +36,7 @@ def render_text(graph: Graph, verdicts: Sequence[Verdict], schemas: str | None, 
 
     Args:
         graph: what the program registers.
-        verdicts: of the custom resources only.
+        verdicts: of the custom resources and of Google Cloud's.
         schemas: where the schemas come from, for the heading; None when there are none.
         style: of the output.
     """
@@ -44,7 +46,11 @@ def render_text(graph: Graph, verdicts: Sequence[Verdict], schemas: str | None, 
     lines += ["", style("bold", "Counts by type")]
     counts = Counter(resource.type for resource in graph.resources)
     lines += [f"{number:4}  {type_}" for type_, number in sorted(counts.items())]
-    lines += ["", *_schemas(verdicts, schemas, style)]
+    custom = [verdict for verdict in verdicts if not verdict.resource.type.startswith(GCP)]
+    cloud = [verdict for verdict in verdicts if verdict.resource.type.startswith(GCP)]
+    lines += ["", *_schemas(custom, schemas, style)]
+    if cloud:
+        lines += ["", *_arguments(cloud, style)]
     lines += [style("note", f"note: {note}") for note in graph.notes]
     return "\n".join(lines) + "\n"
 
@@ -75,6 +81,7 @@ def resource_data(resource: Resource) -> dict[str, Any]:
         "propertyDependencies": {name: list(keys) for name, keys in resource.property_dependencies.items()},
         "options": redact(resource.options),
         "outputs": redact(resource.outputs),
+        "part": resource.part,
     }
 
 
@@ -93,9 +100,18 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
 
 
 def _tree(graph: Graph, style: Style) -> Iterator[str]:
+    """Yield the tree of each part, under its name if it has one."""
+    for part, resources in groupby(graph.resources, key=lambda resource: resource.part):
+        inside = list(resources)
+        if part:
+            yield style("bold", f"{graph.environment}-{part}: {count(len(inside), 'resource')}")
+        yield from _part(inside, style)
+
+
+def _part(resources: Sequence[Resource], style: Style) -> Iterator[str]:
     children: dict[str | None, list[Resource]] = {}
-    known = {resource.key for resource in graph.resources}
-    for resource in graph.resources:
+    known = {resource.key for resource in resources}
+    for resource in resources:
         parent = resource.parent if resource.parent in known else None
         children.setdefault(parent, []).append(resource)
     rows = list(_rows(children, None, "", style))
@@ -123,16 +139,30 @@ def _schemas(verdicts: Sequence[Verdict], schemas: str | None, style: Style) -> 
     if schemas is None:
         yield f"{heading}: {len(verdicts)}, none checked, since no schemas were given; --schemas DIR names CRD files"
         return
-    totals = Counter(verdict.status for verdict in verdicts)
-    summary = ", ".join(f"{totals[status]} {status}" for status in ("ok", "invalid", "no-schema") if totals[status])
-    yield f"{heading} against {schemas}: {summary or 'none declared'}"
+    yield f"{heading} against {schemas}: {_summary(verdicts) or 'none declared'}"
     width = max((len(_kind(verdict)) for verdict in verdicts), default=0)
     for verdict in verdicts:
-        status = style(verdict.status, f"{verdict.status:9}")
-        yield f"  {status}  {_kind(verdict):{width}}  {verdict.resource.name}"
-        yield from (f"      {error}" for error in verdict.errors)
-        yield from (style("note", f"      undecided: {item}") for item in verdict.undecided)
-        yield from (style("note", f"      not evaluated: {item}") for item in verdict.not_evaluated)
+        yield from _verdict(verdict, f"{_kind(verdict):{width}}", style)
+
+
+def _arguments(verdicts: Sequence[Verdict], style: Style) -> Iterator[str]:
+    """Yield the sum, and each resource that is not right: there are many, and nothing else is to say of a right one."""
+    yield f"{style('bold', 'Google Cloud resources')} against the provider's arguments: {_summary(verdicts)}"
+    for verdict in verdicts:
+        if verdict.status != "ok":
+            yield from _verdict(verdict, verdict.resource.type, style)
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    totals = Counter(verdict.status for verdict in verdicts)
+    return ", ".join(f"{totals[status]} {status}" for status in ("ok", "invalid", "no-schema") if totals[status])
+
+
+def _verdict(verdict: Verdict, kind: str, style: Style) -> Iterator[str]:
+    yield f"  {style(verdict.status, f'{verdict.status:9}')}  {kind}  {verdict.resource.name}"
+    yield from (f"      {error}" for error in verdict.errors)
+    yield from (style("note", f"      undecided: {item}") for item in verdict.undecided)
+    yield from (style("note", f"      not evaluated: {item}") for item in verdict.not_evaluated)
 
 
 def _kind(verdict: Verdict) -> str:

@@ -1,0 +1,142 @@
+"""What providers would answer, offline: identifiers, links and addresses, made from names as the providers make them.
+
+Only what other resources are wired with is made up; the rest of a provider's outputs stays out. Addresses and endpoints
+come from ranges that are reserved for documentation, so that none can be taken for a real one.
+
+Source: pulumi-gcp 10.2, sections "Attributes Reference" and "Import"; RFC 5737.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from cli.graph.model import Graph, Resource
+from cli.graph.monitor import Function, Outputs
+from cli.graph.wire import redact
+
+COMPUTE = "https://www.googleapis.com/compute/v1/"
+FORWARDING_RULES = "networking.gke.io/forwarding-rules"
+"""Annotation by which a programmed Gateway names its forwarding rules, one for each listener. Undocumented."""
+GATEWAY = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
+STACK_REFERENCE = "pulumi:pulumi:StackReference"
+
+_IDS: Mapping[str, str] = {
+    "gcp:certificatemanager/certificate:Certificate": "projects/{project}/locations/{location}/certificates/{name}",
+    "gcp:certificatemanager/dnsAuthorization:DnsAuthorization": (
+        "projects/{project}/locations/{location}/dnsAuthorizations/{name}"
+    ),
+    "gcp:compute/address:Address": "projects/{project}/regions/{region}/addresses/{name}",
+    "gcp:compute/firewall:Firewall": "projects/{project}/global/firewalls/{name}",
+    "gcp:compute/forwardingRule:ForwardingRule": "projects/{project}/regions/{region}/forwardingRules/{name}",
+    "gcp:compute/network:Network": "projects/{project}/global/networks/{name}",
+    "gcp:compute/regionSecurityPolicy:RegionSecurityPolicy": (
+        "projects/{project}/regions/{region}/securityPolicies/{name}"
+    ),
+    "gcp:compute/resourcePolicy:ResourcePolicy": "projects/{project}/regions/{region}/resourcePolicies/{name}",
+    "gcp:compute/router:Router": "projects/{project}/regions/{region}/routers/{name}",
+    "gcp:compute/serviceAttachment:ServiceAttachment": "projects/{project}/regions/{region}/serviceAttachments/{name}",
+    "gcp:compute/subnetwork:Subnetwork": "projects/{project}/regions/{region}/subnetworks/{name}",
+    "gcp:container/cluster:Cluster": "projects/{project}/locations/{location}/clusters/{name}",
+    "gcp:dns/managedZone:ManagedZone": "projects/{project}/managedZones/{name}",
+    "gcp:modelarmor/template:Template": "projects/{project}/locations/{location}/templates/{templateId}",
+    "gcp:storage/bucket:Bucket": "{name}",
+}
+"""Type -> identifier, from inputs. Other types get an identifier of the recorder."""
+
+_ADDRESSED = {"gcp:compute/address:Address": "address", "gcp:compute/forwardingRule:ForwardingRule": "ipAddress"}
+
+
+def outputs_of(graph: Graph | None = None) -> Mapping[str, Outputs]:
+    """Return what providers add to inputs, by resource type.
+
+    Args:
+        graph: what a `StackReference` reads: the part of the environment that is updated before.
+    """
+    made: dict[str, Outputs] = dict.fromkeys(_IDS, _identified)
+    made["gcp:container/cluster:Cluster"] = _cluster
+    made["gcp:serviceaccount/account:Account"] = _service_account
+    made["gcp:certificatemanager/dnsAuthorization:DnsAuthorization"] = _dns_authorization
+    made["gcp:apigee/organization:Organization"] = lambda resource: _named("organizations/{projectId}", resource)
+    made[GATEWAY] = _gateway
+    if graph is not None:
+        made[STACK_REFERENCE] = lambda resource: _stack(resource, graph)
+    return made
+
+
+def _identified(resource: Resource) -> dict[str, Any]:
+    """Return `id` and, of Compute Engine's resources, `selfLink` and the address."""
+    identifier = _fill(_IDS[resource.type], resource)
+    found: dict[str, Any] = {"id": identifier}
+    if resource.type.startswith("gcp:compute/"):
+        found["selfLink"] = COMPUTE + identifier
+    address = _ADDRESSED.get(resource.type)
+    if address and address not in resource.inputs:
+        found[address] = _address(resource.key)
+    if resource.type == "gcp:compute/forwardingRule:ForwardingRule":
+        found |= {"pscConnectionId": "1", "pscConnectionStatus": "ACCEPTED"}
+    if resource.type == "gcp:storage/bucket:Bucket":
+        found["url"] = f"gs://{identifier}"
+    return found
+
+
+def _cluster(resource: Resource) -> dict[str, Any]:
+    endpoints = dict(resource.inputs.get("controlPlaneEndpointsConfig", {}))
+    name = f"gke-{_digest(resource.key)[:12]}.{resource.inputs.get('location')}.gke.goog"
+    endpoints["dnsEndpointConfig"] = {**endpoints.get("dnsEndpointConfig", {}), "endpoint": name}
+    return _identified(resource) | {"endpoint": _address(resource.key), "controlPlaneEndpointsConfig": endpoints}
+
+
+def _service_account(resource: Resource) -> dict[str, Any]:
+    project = resource.inputs.get("project")
+    email = f"{resource.inputs['accountId']}@{project}.iam.gserviceaccount.com"
+    name = f"projects/{project}/serviceAccounts/{email}"
+    return {"id": name, "name": name, "email": email, "member": f"serviceAccount:{email}"}
+
+
+def _dns_authorization(resource: Resource) -> dict[str, Any]:
+    name = f"_acme-challenge.{resource.inputs.get('domain')}."
+    record = {"name": name, "type": "CNAME", "data": f"{_digest(resource.key)[:12]}.authorize.certificatemanager.goog."}
+    return _identified(resource) | {"dnsResourceRecords": [record]}
+
+
+def _gateway(resource: Resource) -> dict[str, Any]:
+    """Return a programmed Gateway's metadata: its forwarding rules' names in the order of its listeners."""
+    metadata = dict(resource.inputs.get("metadata", {}))
+    rules = [
+        f"gkegw1-{_digest(resource.key)[:4]}-{listener['name']}" for listener in resource.inputs["spec"]["listeners"]
+    ]
+    return {
+        "metadata": metadata | {"annotations": {**metadata.get("annotations", {}), FORWARDING_RULES: ",".join(rules)}}
+    }
+
+
+def _stack(resource: Resource, graph: Graph) -> dict[str, Any]:
+    """Return another stack's outputs as its last update left them."""
+    return {
+        "name": resource.options.get("read", resource.name),
+        "outputs": dict(graph.outputs),
+        "secretOutputNames": [],
+    }
+
+
+def _named(template: str, resource: Resource) -> dict[str, Any]:
+    name = _fill(template, resource)
+    return {"id": name, "name": name.rpartition("/")[2]}
+
+
+def _fill(template: str, resource: Resource) -> str:
+    inputs = {"name": resource.name, "location": "global", **resource.inputs}
+    return template.format_map({key: str(value).rpartition("/")[2] for key, value in inputs.items()})
+
+
+def _address(key: str) -> str:
+    """Return an address of 192.0.2.0/24, always the same for one resource."""
+    return f"192.0.2.{int(_digest(key)[:8], 16) % 254 + 1}"
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+FUNCTIONS: Mapping[str, Function] = {}
+"""Answers to provider functions by token."""
