@@ -15,7 +15,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from benchmarks.table import print_table
-from services.bodyrouter.filter import BodyRouter
+from services.bodyrouter.filter import BodyRouter, Counts
 from services.bodyrouter.settings import Settings
 from services.extproc.api import Filter
 from services.extproc.chain import Chain
@@ -63,7 +63,7 @@ _SERVED = {
 
 def run() -> list[tuple[str, str, str]]:
     """Return a row for each callout."""
-    router = BodyRouter(Settings.model_validate({"models": [{"name": MODEL}]}), CollectorRegistry())
+    router = BodyRouter(Settings.model_validate({"models": [{"name": MODEL}]}), Counts(CollectorRegistry()))
     body = orjson.dumps({"model": MODEL, "messages": [{"role": "user", "content": "x" * BODY_BYTES}]})
     return [
         _row("body router", router, [_headers(_REQUEST), _body(body)]),

@@ -3,10 +3,7 @@
 import argparse
 import sys
 
-from services.bodyrouter.filter import BodyRouter
-from services.bodyrouter.settings import Settings
-from services.extproc.config import load_config
-from services.extproc.limits import Limits
+from services.bodyrouter.service import BodyRouterService
 from services.extproc.serve import Service, main
 
 DEFAULT_PORTS = {"grpc_port": 9004, "health_port": 9005}
@@ -14,9 +11,8 @@ DEFAULT_PORTS = {"grpc_port": 9004, "health_port": 9005}
 
 
 def build(flags: argparse.Namespace) -> Service:
-    """Make the service from its flags. Raises ConfigError."""
-    settings = load_config(flags.config_file, Settings)
-    return Service([BodyRouter(settings)], Limits(max_body_bytes=settings.max_body_bytes))
+    """Make the service from its flags."""
+    return BodyRouterService(flags.config_file)
 
 
 if __name__ == "__main__":

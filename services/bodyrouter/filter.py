@@ -28,6 +28,20 @@ MODEL_NOTE = "bodyrouter.model"
 """Key in `Exchange.notes` of the routed model's name."""
 
 
+class Counts:
+    """What the router counts, whatever its settings become. One per process."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        """`registry`: where the metrics go."""
+        self.requests = Meter(
+            "penstock_body_router_requests",
+            "Requests by served model or adapter and operation",
+            ["model", "operation"],
+            registry,
+        )
+        self.errors = Meter("penstock_body_router_errors", "Requests refused, by error code", ["code"], registry)
+
+
 class BodyRouter(Filter):
     """Routes requests by the `model` in their body, and answers the model list itself."""
 
@@ -35,23 +49,17 @@ class BodyRouter(Filter):
     request_body: ClassVar[BodyMode] = BodyMode.WHOLE
     fail_open = False
 
-    def __init__(self, settings: Settings, registry: CollectorRegistry = REGISTRY, created: int | None = None) -> None:
-        """Prepare answers and metrics.
+    def __init__(self, settings: Settings, counts: Counts, created: int | None = None) -> None:
+        """Prepare answers.
 
         Args:
             settings: the config.
-            registry: where the metrics go.
+            counts: where requests are counted.
             created: `created` of the model list, Unix seconds; None is now.
         """
         self.catalogue = Catalogue(settings.models, int(time.time()) if created is None else created)
         self.allowed = frozenset(settings.allow_client_headers)
-        self._requests = Meter(
-            "penstock_body_router_requests",
-            "Requests by served model or adapter and operation",
-            ["model", "operation"],
-            registry,
-        )
-        self._errors = Meter("penstock_body_router_errors", "Requests refused, by error code", ["code"], registry)
+        self._counts = counts
 
     def open(self, exchange: Exchange) -> "BodyRouterStream":
         """Return the stream of one exchange."""
@@ -59,11 +67,11 @@ class BodyRouter(Filter):
 
     def count(self, model: str, operation: str) -> None:
         """Count a request; `model` is a configured name or one of the fixed labels."""
-        self._requests.counts[model, operation] += 1
+        self._counts.requests.counts[model, operation] += 1
 
     def refuse(self, status: int, code: str, message: str, param: str | None = None, allow: str = "") -> Reply:
         """Count and make an error answer."""
-        self._errors.counts[(code,)] += 1
+        self._counts.errors.counts[(code,)] += 1
         return deny(status, message, param=param, code=code, headers={"allow": allow} if allow else None)
 
 

@@ -3,8 +3,8 @@
 import difflib
 import types
 import typing
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ MAX_SHOWN = 80
 """Longest value shown in a message, characters."""
 
 M = TypeVar("M", bound=BaseModel)
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class ConfigModel(BaseModel):
@@ -59,6 +61,23 @@ def load_config(path: str | Path, model: type[M]) -> M:
         ConfigError: the file is missing, is not YAML, repeats a key or does not fit the model.
     """
     return parse_config(_read(Path(path)), model, str(path))
+
+
+def load_all(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+    """Load two files. Raises ConfigError with the problems of both."""
+    errors: list[ConfigError] = []
+    found: list[Any] = []
+    for load in (first, second):
+        try:
+            found.append(load())
+        except ConfigError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        named = [replace(p, path=f"{e.source}: {p.path}".rstrip(": ")) for e in errors for p in e.problems]
+        raise ConfigError(", ".join(error.source for error in errors), named)
+    return found[0], found[1]
 
 
 def parse_config(text: str, model: type[M], source: str = "config") -> M:

@@ -11,9 +11,10 @@ import grpc.aio
 from services.extproc.admin import start_admin
 from services.extproc.chain import Chain
 from services.extproc.health import Health
+from services.extproc.reload import Reloader
 from services.extproc.server import Callout, server_options
 from services.extproc.service import Service
-from services.extproc.tls import credentials
+from services.extproc.tls import Certificates
 
 READY_POLL_S = 0.25
 """How often a service is asked whether it is ready, seconds."""
@@ -31,8 +32,11 @@ class ServeError(Exception):
 class Process:
     """Serves a `Service` on its ports until SIGTERM or SIGINT; a second signal ends the process at once."""
 
-    def __init__(self, name: str, service: Service, flags: argparse.Namespace, parent: int | None = None) -> None:
-        self._name, self._service, self._flags, self._parent = name, service, flags, parent
+    def __init__(
+        self, name: str, service: Service, reloader: Reloader, flags: argparse.Namespace, parent: int | None = None
+    ) -> None:
+        self._name, self._service, self._reloader = name, service, reloader
+        self._flags, self._parent = flags, parent
         self._health = Health()
         self._stopping = asyncio.Event()
 
@@ -42,16 +46,17 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        secure = credentials(flags.tls_mode, self._name, flags.address, flags.tls_dir)
+        certificates = Certificates.of(flags.tls_mode, self._name, flags.address, flags.tls_dir)
         await service.start()
         try:
-            await self._serve(secure)
+            await self._serve(certificates)
         finally:
             await service.stop()
 
-    async def _serve(self, secure: grpc.ServerCredentials | None) -> None:
+    async def _serve(self, certificates: Certificates | None) -> None:
         flags, service = self._flags, self._service
         callout = Callout(Chain(service.filters), service.limits)
+        secure = certificates.credentials() if certificates else None
         server = grpc.aio.server(options=server_options(service.limits))
         callout.register(server)
         self._health.register(server)
@@ -66,10 +71,18 @@ class Process:
         await self._health.set(service.ready())
         await server.start()
         await probe.start()
-        watchers = [asyncio.create_task(callout.watch()), asyncio.create_task(self._poll())]
+
+        def renew() -> None:
+            callout.use(Chain(service.filters), service.limits)
+
+        work = [callout.watch(), self._poll(), self._reloader.run(renew)]
+        if certificates:
+            work.append(certificates.watch())
+        watchers = [asyncio.create_task(each) for each in work]
         ports = {"grpc_port": grpc_port, "health_port": health_port}
         ports["metrics_port"] = admin.sockets[0].getsockname()[1]
-        logger.info("serving", extra={"address": flags.address, **ports, "pid": os.getpid(), "tls": flags.tls_mode})
+        how = {"tls": flags.tls_mode, "config_version": self._reloader.version}
+        logger.info("serving", extra={"address": flags.address, **ports, "pid": os.getpid(), **how})
         try:
             await self._stopping.wait()
             await self._drain(callout, server)

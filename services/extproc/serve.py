@@ -13,6 +13,7 @@ from services.extproc import flags as flags_
 from services.extproc import logs
 from services.extproc.config import ConfigError
 from services.extproc.process import Process, ServeError
+from services.extproc.reload import Reloader
 from services.extproc.service import Service
 from services.extproc.tls import TlsError
 from services.extproc.workers import run_workers
@@ -36,8 +37,9 @@ def main(
 
     Args:
         name: what the process is, for logs and help, e.g. `body-router`.
-        build: makes the service from the parsed flags; raises `ConfigError` for a config that cannot be used. Called
-            before worker processes are forked: it must not start threads, event loops or gRPC.
+        build: makes the service from the parsed flags; raises `ConfigError` for what cannot be used. Called before
+            worker processes are forked, as is the first `load` of its files: they must not start threads, event loops
+            or gRPC.
         add_arguments: adds the service's own flags.
         defaults: defaults of flags by attribute name, e.g. `{"grpc_port": 9004, "health_port": 9005}`.
         argv: arguments without the program's name; None reads `sys.argv`.
@@ -50,23 +52,25 @@ def main(
     logs.configure(name, flags.log_level)
     try:
         service = build(flags)
+        reloader = Reloader(service)
+        reloader.first()
     except ConfigError as error:
         print(f"penstock {name}: {error}", file=sys.stderr)
         return 2
     if flags.processes == 1:
-        return _run(name, service, flags)
+        return _run(name, service, reloader, flags)
 
     def work(index: int, parent: int) -> int:
-        return _run(name, service, flags_.for_worker(flags, index), parent)
+        return _run(name, service, reloader, flags_.for_worker(flags, index), parent)
 
     return run_workers(flags.processes, work, flags.drain_timeout + WORKER_GRACE_S)
 
 
-def _run(name: str, service: Service, flags: argparse.Namespace, parent: int | None = None) -> int:
+def _run(name: str, service: Service, reloader: Reloader, flags: argparse.Namespace, parent: int | None = None) -> int:
     """Serve in this process."""
 
     async def serve() -> None:
-        await Process(name, service, flags, parent).run()
+        await Process(name, service, reloader, flags, parent).run()
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -24,6 +24,10 @@ TICK_S = 0.25
 MESSAGE_OVERHEAD_BYTES = 1024 * 1024
 """What a message may hold besides body, bytes: headers and metadata."""
 
+RECEIVE_BYTES = 128 * 1024 * 1024
+"""Smallest limit of one message, bytes: twice the highest body cap of any service. Only the proxy sends messages, and
+how much it sends at once is bounded by its own buffers."""
+
 EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 
 logger = logging.getLogger("penstock.extproc")
@@ -35,11 +39,12 @@ def server_options(limits: Limits) -> list[tuple[str, int]]:
     """Return gRPC server options.
 
     A proxy may send a body in one message, so the receive limit (4 MiB by default in gRPC) is the body cap and room
-    for headers. Keepalive pings of proxies at 1 s or slower are welcome: by default gRPC closes connections that ping
-    more often than every 5 minutes ("too many pings"), and with them silent streams.
+    for headers; since the cap may be raised while the server runs, room for `RECEIVE_BYTES` at least. Keepalive pings
+    of proxies at 1 s or slower are welcome: by default gRPC closes connections that ping more often than every 5
+    minutes ("too many pings"), and with them silent streams.
     """
     return [
-        ("grpc.max_receive_message_length", 2 * limits.max_body_bytes + MESSAGE_OVERHEAD_BYTES),
+        ("grpc.max_receive_message_length", max(2 * limits.max_body_bytes, RECEIVE_BYTES) + MESSAGE_OVERHEAD_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.http2.min_ping_interval_without_data_ms", 500),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -52,11 +57,15 @@ class Callout:
     """Runs the sessions of one process."""
 
     def __init__(self, chain: Chain, limits: Limits) -> None:
-        self._chain, self._limits = chain, limits
+        self.use(chain, limits)
         self._streams: set[_Stream] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._expiring: set[asyncio.Task[None]] = set()
+
+    def use(self, chain: Chain, limits: Limits) -> None:
+        """Serve exchanges that begin from now on by `chain` and `limits`; open ones keep theirs."""
+        self._chain, self._limits = chain, limits
 
     @property
     def in_flight(self) -> int:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from services.extproc.serve import main
 from services.extproc.service import Service
-from services.picker import config, objectives
 from services.picker.config import parse_duration
+from services.picker.discovery import parse_source
 from services.picker.service import PickerService
-from services.picker.sources import parse_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--pool-name", required=True, metavar="NAME", help="InferencePool that this picker serves")
     add("--pool-namespace", default="default", metavar="NS", help="its namespace (default: %(default)s)")
-    add("--replicas", required=True, metavar="SOURCE", help="file:PATH or dns:HOST:PORT")
+    add("--replicas", required=True, metavar="SOURCE", help="kubernetes, dns:HOST:PORT or file:PATH")
+    add("--kubeconfig", type=Path, metavar="PATH", help="API server of --replicas kubernetes (default: the pod's own)")
     add("--objectives-file", type=Path, metavar="PATH", help="priorities by objective (default: none, all are 0)")
     add(
         "--refresh-metrics-interval",
@@ -30,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(flags: argparse.Namespace) -> Service:
     """Make the service from the flags. Raises ConfigError."""
-    settings = config.load(flags.config_file)
-    priorities = objectives.load(flags.objectives_file)
-    return PickerService(settings, parse_source(flags.replicas), priorities, flags.refresh_metrics_interval)
+    source = parse_source(flags.replicas, flags.pool_name, flags.pool_namespace, flags.kubeconfig)
+    return PickerService(flags.config_file, flags.objectives_file, source, flags.refresh_metrics_interval)
 
 
 def _interval(text: str) -> float:

@@ -25,7 +25,18 @@ PREFIX_HIT_RATIO = Histogram(
 )
 SCRAPE_ERRORS = Counter("penstock_picker_scrape_errors", "Readings of replicas' metrics that failed", ["reason"])
 SOURCE_ERRORS = Counter("penstock_picker_source_errors", "Readings of the list of replicas that failed")
+WATCH_RESTARTS = Counter(
+    "penstock_picker_watch_restarts",
+    "Watches of the Kubernetes API that ended otherwise than agreed",
+    ["resource", "reason"],
+)
 
+CONNECTED = Gauge(
+    "penstock_picker_kubernetes_connected", "1 while InferencePool and Pods are watched, else 0", ["pool"]
+)
+VIEW_AGE_S = Gauge(
+    "penstock_picker_kubernetes_view_age_seconds", "Time since one of the two watches was lost; 0 if none is", ["pool"]
+)
 REPLICAS = Gauge("penstock_picker_replicas", "Replicas of the pool")
 READY_ENDPOINTS = Gauge("penstock_picker_ready_endpoints", "Replicas with fresh metrics")
 QUEUE = Gauge("penstock_picker_average_queue_size", "Mean waiting requests of replicas with fresh metrics")

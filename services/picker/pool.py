@@ -114,6 +114,11 @@ class Pool:
         self._changed.append(changed)
         return changed
 
+    def unsubscribe(self, sets: Iterable[set[Replica]]) -> None:
+        """Take back what `subscribe` returned; the subscriber is gone."""
+        gone = {id(changed) for changed in sets}
+        self._changed = [changed for changed in self._changed if id(changed) not in gone]
+
     def update(self, addresses: Iterable[Address]) -> tuple[list[Replica], list[Replica]]:
         """Make the pool those replicas; return the ones that came and the ones that went.
 

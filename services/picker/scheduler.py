@@ -1,6 +1,7 @@
 """Picks replicas for a request: prefix and adapter first, then least load, among those that have room."""
 
 import random
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -65,6 +66,7 @@ class Scheduler:
             lambda replica: not replica.refused,
         )
         self._tables = [LoadTable(pool, self._load, admit) for admit in self._tiers]
+        weakref.finalize(self, pool.unsubscribe, [table.changed for table in self._tables])
         self._lora_columns: dict[str, list[float]] = {}
         self._lora_generation = -1
 

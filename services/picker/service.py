@@ -5,10 +5,14 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
+from services.extproc.config import load_all
 from services.extproc.service import Service
-from services.picker import observe
-from services.picker.config import CHARS_PER_TOKEN, PickerConfig
+from services.picker import config as config_
+from services.picker import objectives, observe
+from services.picker.config import CHARS_PER_TOKEN, PickerConfig, PrefixParameters
 from services.picker.filter import PickerFilter
 from services.picker.pool import Pool, Replica
 from services.picker.prefix import PrefixIndex
@@ -28,30 +32,68 @@ STALE_INTERVALS = 4
 logger = logging.getLogger("penstock.picker")
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the picker's files say."""
+
+    config: PickerConfig
+    priorities: Mapping[str, int]
+    """By objective, from the objectives file."""
+
+
 class PickerService(Service):
-    """Ready once a list of replicas has been read; from then on the last good list stays in use."""
+    """Ready once a list of replicas has been read; from then on the last good list stays in use.
+
+    A new config changes how requests are scored; replicas, their readings and what is in flight stay, and the prefix
+    index too unless prompts are cut differently now.
+    """
+
+    pool: Pool
+    index: PrefixIndex
+    scheduler: Scheduler
 
     def __init__(
-        self,
-        config: PickerConfig,
-        source: Source,
-        objectives: Mapping[str, int] | None = None,
-        interval_s: float = INTERVAL_S,
+        self, config_file: Path, objectives_file: Path | None, source: Source, interval_s: float = INTERVAL_S
     ) -> None:
+        """`interval_s`: between two readings of a replica's metrics."""
+        super().__init__()
+        self.files = (config_file, objectives_file) if objectives_file else (config_file,)
         self.pool = Pool()
-        self.index = PrefixIndex(config.prefix.lru_capacity_per_server)
-        self.scheduler = Scheduler(self.pool, self.index, config)
-        super().__init__([PickerFilter(self.pool, self.index, self.scheduler, config.prefix, objectives or {})])
-        self._prefix, self._source = config.prefix, source
+        self._objectives_file, self._source = objectives_file, source
+        self._prefix: PrefixParameters | None = None
+        self._priorities: dict[str, int] = {}
+        """Of the filter in use: from the file, and from the source, which wins."""
+        self._from_file: Mapping[str, int] = {}
         self._scraper = Scraper(self.pool, interval_s, on_error=self._on_error, on_reading=self._on_reading)
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded = False
         self._complaint = ""
-        for warning in config.warnings:
+
+    def load(self) -> Loaded:
+        """Read the files. Raises ConfigError with the problems of both."""
+        settings, priorities = load_all(
+            lambda: config_.load(self.files[0]), lambda: objectives.load(self._objectives_file)
+        )
+        return Loaded(settings, priorities)
+
+    def apply(self, config: Loaded) -> None:
+        """Score and shed by `config` from now on."""
+        settings = config.config
+        if settings.prefix != self._prefix:
+            self._prefix, self.index = settings.prefix, PrefixIndex(settings.prefix.lru_capacity_per_server)
+            for replica in self.pool:
+                self.index.open(replica.slot)
+                self._on_reading(replica)
+        self.scheduler = Scheduler(self.pool, self.index, settings)
+        self._from_file = config.priorities
+        self._priorities = {**config.priorities, **self._source.objectives()}
+        self.filters = [PickerFilter(self.pool, self.index, self.scheduler, settings.prefix, self._priorities)]
+        for warning in settings.warnings:
             logger.warning(warning)
 
     async def start(self) -> None:
         """Begin to watch the list and to read metrics."""
+        await self._source.start()
         await self._reload()
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._tick())]
 
@@ -60,6 +102,7 @@ class PickerService(Service):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._source.stop()
         self._scraper.stop()
 
     def ready(self) -> bool:
@@ -68,7 +111,7 @@ class PickerService(Service):
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._source.interval_s)
+            await self._source.wait()
             await self._reload()
 
     async def _reload(self) -> None:
@@ -82,6 +125,7 @@ class PickerService(Service):
                 logger.error(f"replicas cannot be read, {kept}", extra={"error": self._complaint})
             return
         self._complaint = ""
+        self._reprioritize()
         if addresses is None:
             return
         come, gone = self.pool.update(addresses)
@@ -96,6 +140,13 @@ class PickerService(Service):
         if come or gone:
             changes = {"come": [r.endpoint for r in come][:20], "gone": [r.endpoint for r in gone][:20]}
             logger.info("replicas changed", extra={"replicas": len(self.pool), **changes})
+
+    def _reprioritize(self) -> None:
+        wanted = {**self._from_file, **self._source.objectives()}
+        if wanted != self._priorities:
+            self._priorities.clear()
+            self._priorities.update(wanted)
+            logger.info("objectives changed", extra={"objectives": len(wanted)})
 
     async def _tick(self) -> None:
         for tick in itertools.count():
@@ -113,5 +164,5 @@ class PickerService(Service):
 
     def _on_reading(self, replica: Replica) -> None:
         tokens = replica.metrics.kv_cache_tokens
-        if tokens and self._prefix.auto_tune:
+        if tokens and self._prefix and self._prefix.auto_tune:
             self.index.limit(replica.slot, tokens * CHARS_PER_TOKEN // self._prefix.block_bytes)

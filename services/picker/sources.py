@@ -4,13 +4,13 @@ import asyncio
 import ipaddress
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from services.extproc.config import ConfigError, ConfigModel, Problem, load_config
+from services.extproc.config import ConfigError, ConfigModel, load_config
 from services.picker.pool import Address
 
 FILE_POLL_S = 0.25
@@ -30,13 +30,28 @@ class SourceError(Exception):
     """The list of replicas cannot be read now. The text says why; the last good list stays in use."""
 
 
-class Source(Protocol):
-    """A list of replicas that changes."""
+class Source:
+    """A list of replicas that changes. One that is looked at now and then says how often."""
 
-    interval_s: float
+    interval_s: ClassVar[float]
 
     async def read(self) -> Sequence[Address] | None:
         """Return the replicas, or None if nothing changed since the last call. Raises SourceError."""
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        """Begin background work."""
+
+    async def stop(self) -> None:
+        """End background work."""
+
+    async def wait(self) -> None:
+        """Return when it is worth to read again."""
+        await asyncio.sleep(self.interval_s)
+
+    def objectives(self) -> Mapping[str, int]:
+        """Return what the source knows of priorities, by objective."""
+        return {}
 
 
 class _Entry(ConfigModel):
@@ -57,7 +72,7 @@ class _File(ConfigModel):
     replicas: tuple[_Entry, ...]
 
 
-class FileSource:
+class FileSource(Source):
     """`replicas: [{name, address, port}]` in YAML. A writer replaces the file by renaming a complete one over it."""
 
     interval_s = FILE_POLL_S
@@ -95,7 +110,7 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return [str(item[4][0]) for item in found]
 
 
-class DnsSource:
+class DnsSource(Source):
     """The addresses of a host name, all on one port. A name that does not resolve changes nothing."""
 
     interval_s = DNS_POLL_S
@@ -118,17 +133,3 @@ class DnsSource:
         self._last = found
         addresses = [Address("", host, self._port) for host in sorted(found)]
         return [Address(address.endpoint, address.host, address.port) for address in addresses]
-
-
-def parse_source(text: str) -> Source:
-    """Return the source that `--replicas` names: `file:PATH` or `dns:HOST:PORT`. Raises ConfigError."""
-    kind, _, rest = text.partition(":")
-    if kind == "file" and rest:
-        return FileSource(Path(rest))
-    host, _, port = rest.rpartition(":")
-    if kind == "dns" and host and port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535:
-        return DnsSource(host, int(port))
-    problem = Problem(
-        "--replicas", text, "expected file:PATH or dns:HOST:PORT", "for example dns:my-pool-replicas:8000"
-    )
-    raise ConfigError("flags", [problem])

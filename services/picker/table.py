@@ -30,7 +30,8 @@ class LoadTable:
         """Number of candidates."""
         self._pool, self._scorers, self._admit = pool, tuple(scorers), admit
         self._read = [scorer.figure for scorer, _ in self._scorers]
-        self._changed = pool.subscribe()
+        self.changed = pool.subscribe()
+        """Replicas that changed since the last `refresh`; whoever drops the table ends the subscription."""
         self._generation = -1
         self._reset()
 
@@ -40,9 +41,9 @@ class LoadTable:
             self._reset()
             self._generation = self._pool.generation
             self._take(self._pool)
-        elif self._changed:
-            self._take(self._changed)
-        self._changed.clear()
+        elif self.changed:
+            self._take(self.changed)
+        self.changed.clear()
 
     def _reset(self) -> None:
         size = len(self._pool.slots)

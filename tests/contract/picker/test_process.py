@@ -166,7 +166,7 @@ async def test_a_replica_that_dies_is_left_without_an_error(
 @pytest.mark.parametrize(
     ("flags", "config", "expected"),
     [
-        (["--replicas=nonsense"], None, "expected file:PATH or dns:HOST:PORT"),
+        (["--replicas=nonsense"], None, "expected kubernetes, dns:HOST:PORT or file:PATH"),
         (["--replicas=file:x"], "kind: Wrong\napiVersion: v1\n", "3 problems"),
         (["--replicas=file:x", "--refresh-metrics-interval=1ns"], None, "expected 10ms to 1m"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.bodyrouter.filter import BodyRouter
+from services.bodyrouter.filter import BodyRouter, Counts
 from services.bodyrouter.settings import Settings
 from services.extproc.api import Exchange, Headers, Reply
 
@@ -32,7 +32,7 @@ def router(registry: CollectorRegistry) -> BodyRouter:
 
 
 def make(registry: CollectorRegistry, **config: Any) -> BodyRouter:
-    return BodyRouter(Settings.model_validate({**CONFIG, **config}), registry, created=1_700_000_000)
+    return BodyRouter(Settings.model_validate({**CONFIG, **config}), Counts(registry), created=1_700_000_000)
 
 
 def run(

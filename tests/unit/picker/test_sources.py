@@ -6,7 +6,8 @@ import pytest
 
 from services.extproc.config import ConfigError
 from services.picker.pool import Address
-from services.picker.sources import DnsSource, FileSource, SourceError, parse_source
+from services.picker.discovery import parse_source
+from services.picker.sources import DnsSource, FileSource, SourceError
 
 
 def replace(path: Path, text: str) -> None:
@@ -107,8 +108,8 @@ async def test_the_systems_resolver_answers() -> None:
 
 
 def test_sources_by_flag() -> None:
-    assert isinstance(parse_source("file:/a/b:c.yaml"), FileSource)
-    assert isinstance(parse_source("dns:pool.ns.svc:8000"), DnsSource)
+    assert isinstance(parse_source("file:/a/b:c.yaml", "pool", "ns"), FileSource)
+    assert isinstance(parse_source("dns:pool.ns.svc:8000", "pool", "ns"), DnsSource)
     for wrong in ("", "file:", "dns:host", "dns::80", "dns:host:0", "dns:host:99999", "http://x"):
-        with pytest.raises(ConfigError, match="expected file:PATH or dns:HOST:PORT"):
-            parse_source(wrong)
+        with pytest.raises(ConfigError, match="expected kubernetes, dns:HOST:PORT or file:PATH"):
+            parse_source(wrong, "pool", "ns")
