@@ -112,11 +112,9 @@ def _gateway(resource: Resource) -> dict[str, Any]:
 
 def _stack(resource: Resource, graph: Graph) -> dict[str, Any]:
     """Return another stack's outputs as its last update left them."""
-    return {
-        "name": resource.options.get("read", resource.name),
-        "outputs": dict(graph.outputs),
-        "secretOutputNames": [],
-    }
+    secret = [name for name, value in graph.outputs.items() if redact(value) != value]
+    name = resource.options.get("read", resource.name)
+    return {"name": name, "outputs": dict(graph.outputs), "secretOutputNames": secret}
 
 
 def _named(template: str, resource: Resource) -> dict[str, Any]:
