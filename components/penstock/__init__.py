@@ -6,11 +6,14 @@ InferenceGateway("gateway", {"name": "inference-gateway", "namespace": "inferenc
 """
 
 from ._naming import pool_name, pool_object_names, slug
+from .armor import Armor, ArmorRule, RateLimit
 from .body_router import BodyRouter, BodyRouterArgs, ServedModel
 from .callout_workload import CalloutWorkload
+from .certificate import GatewayCertificate
+from .endpoint import DnsPeering, PrivateEndpoint, PrivateEndpointArgs
 from .errors import ConfigError, ConfigErrors, PenstockError
 from .extensions import ExtensionCallout, Extensions, ExtensionsArgs, RoutingCallout
-from .gateway import GatewayTls, InferenceGateway, InferenceGatewayArgs
+from .gateway import GatewayAddress, GatewayTls, InferenceGateway, InferenceGatewayArgs, SslPolicy
 from .guardrails import (
     FloorSetting,
     GuardrailFilters,
@@ -21,6 +24,7 @@ from .guardrails import (
     SensitiveData,
 )
 from .pool import InferencePool, InferencePoolArgs, Objective, Picker, Scorer
+from .publication import Consumer, ServicePublication, ServicePublicationArgs
 from .replica_set import (
     Accelerator,
     Adapter,
@@ -36,16 +40,22 @@ from .route import ModelRoute, ModelRouteArgs, WeightedPool
 __all__ = [
     "Accelerator",
     "Adapter",
+    "Armor",
+    "ArmorRule",
     "Autoscaling",
     "BodyRouter",
     "BodyRouterArgs",
     "CalloutWorkload",
     "ConfigError",
     "ConfigErrors",
+    "Consumer",
+    "DnsPeering",
     "ExtensionCallout",
     "Extensions",
     "ExtensionsArgs",
     "FloorSetting",
+    "GatewayAddress",
+    "GatewayCertificate",
     "GatewayTls",
     "GuardrailFilters",
     "GuardrailTemplate",
@@ -63,12 +73,18 @@ __all__ = [
     "Objective",
     "PenstockError",
     "Picker",
+    "PrivateEndpoint",
+    "PrivateEndpointArgs",
+    "RateLimit",
     "ReplicaRdma",
     "RoutingCallout",
     "Scorer",
     "SecretKey",
     "SensitiveData",
     "ServedModel",
+    "ServicePublication",
+    "ServicePublicationArgs",
+    "SslPolicy",
     "WeightedPool",
     "Weights",
     "pool_name",

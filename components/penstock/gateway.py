@@ -35,7 +35,8 @@ class GatewayAddress(TypedDict):
     ip_address: NotRequired[str]
     """IPv4 address in the subnetwork. Default: Google chooses. Another one is another reservation, made first."""
     subnetwork: pulumi.Input[str]
-    """URI of the subnetwork that it is taken from, in the Gateway's region."""
+    """URI of the subnetwork that it is taken from, in the Gateway's region. Another one needs another `prefix` or
+    `ip_address` too, since the Gateway holds the old reservation until it has the new one."""
 
 
 class SslPolicy(TypedDict):
