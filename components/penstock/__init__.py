@@ -6,10 +6,20 @@ InferenceGateway("gateway", {"name": "inference-gateway", "namespace": "inferenc
 """
 
 from ._naming import pool_name, pool_object_names, slug
+from .accelerator_pool import AcceleratorPool, AcceleratorPoolArgs, NodeInterface, NodeTaint, Reservation
 from .armor import Armor, ArmorRule, RateLimit
 from .body_router import BodyRouter, BodyRouterArgs, ServedModel
 from .callout_workload import CalloutWorkload
 from .certificate import GatewayCertificate
+from .cluster import (
+    AuthorizedNetwork,
+    CpuPool,
+    ImageRepository,
+    InferenceCluster,
+    InferenceClusterArgs,
+    MaintenanceWindow,
+    kubernetes_provider,
+)
 from .endpoint import DnsPeering, PrivateEndpoint, PrivateEndpointArgs
 from .errors import ConfigError, ConfigErrors, PenstockError
 from .extensions import ExtensionCallout, Extensions, ExtensionsArgs, RoutingCallout
@@ -39,9 +49,12 @@ from .route import ModelRoute, ModelRouteArgs, WeightedPool
 
 __all__ = [
     "Accelerator",
+    "AcceleratorPool",
+    "AcceleratorPoolArgs",
     "Adapter",
     "Armor",
     "ArmorRule",
+    "AuthorizedNetwork",
     "Autoscaling",
     "BodyRouter",
     "BodyRouterArgs",
@@ -49,6 +62,7 @@ __all__ = [
     "ConfigError",
     "ConfigErrors",
     "Consumer",
+    "CpuPool",
     "DnsPeering",
     "ExtensionCallout",
     "Extensions",
@@ -61,15 +75,21 @@ __all__ = [
     "GuardrailTemplate",
     "Guardrails",
     "GuardrailsArgs",
+    "ImageRepository",
+    "InferenceCluster",
+    "InferenceClusterArgs",
     "InferenceGateway",
     "InferenceGatewayArgs",
     "InferencePool",
     "InferencePoolArgs",
+    "MaintenanceWindow",
     "ModelReplicaSet",
     "ModelReplicaSetArgs",
     "ModelRoute",
     "ModelRouteArgs",
     "NemoServer",
+    "NodeInterface",
+    "NodeTaint",
     "Objective",
     "PenstockError",
     "Picker",
@@ -77,6 +97,7 @@ __all__ = [
     "PrivateEndpointArgs",
     "RateLimit",
     "ReplicaRdma",
+    "Reservation",
     "RoutingCallout",
     "Scorer",
     "SecretKey",
@@ -87,6 +108,7 @@ __all__ = [
     "SslPolicy",
     "WeightedPool",
     "Weights",
+    "kubernetes_provider",
     "pool_name",
     "pool_object_names",
     "slug",
