@@ -11,6 +11,8 @@ PART_OF = "app.kubernetes.io/part-of"
 ROLE = "penstock.dev/role"
 MODEL = "penstock.dev/model"
 REPLICA_SET = "penstock.dev/replica-set"
+LEADER = "penstock.dev/leader"
+"""`true` on the one pod of a multi-node replica that serves requests."""
 CONFIG_HASH = "penstock.dev/config-hash"
 
 Role = Literal["callout", "picker", "replica"]

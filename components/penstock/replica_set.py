@@ -1,13 +1,15 @@
-"""The component `ModelReplicaSet`: one uniform set of single-node vLLM replicas."""
+"""The component `ModelReplicaSet`: one uniform set of vLLM replicas, of one node each or of several."""
 
 from typing import NotRequired, TypedDict
 
 import pulumi
+import pulumi_gcp as gcp
 
 from ._apply import apply, child_options
 from ._shape import conform
 from .errors import raise_if
 from .manifests import replica_set as manifests
+from .manifests import weights
 
 
 class Adapter(TypedDict):
@@ -119,8 +121,6 @@ class ModelReplicaSetArgs(TypedDict):
     """Stages of layers. Default: one per node."""
     topology: NotRequired[str]
     """Node label of which all nodes of a replica share the value, e.g. `cloud.google.com/gce-topology-subblock`."""
-    startup_policy: NotRequired[str]
-    """When a replica's workers are made: `LeaderCreated` or, for pools that scale up, `LeaderReady`. Default first."""
     rdma: NotRequired[ReplicaRdma]
     """RDMA between the nodes of a replica. Default: none, NCCL talks over TCP."""
     monitoring: NotRequired[bool]
@@ -160,13 +160,15 @@ class ModelReplicaSetArgs(TypedDict):
 
 
 class ModelReplicaSet(pulumi.ComponentResource):
-    """ServiceAccount, Deployment and PodDisruptionBudget of one set of replicas."""
+    """One set of replicas: Deployment or LeaderWorkerSet, identity, disruption budget, autoscaler and monitoring."""
 
     replica_set_name: pulumi.Output[str]
-    """Name of the set: of its Deployment, and value of the label by which a pool selects it."""
+    """Name of the set: of its workload, and value of the label by which a pool selects it."""
 
     problems = staticmethod(manifests.problems)
     """Yields every reason why arguments are refused; a program can check all components before it makes one."""
+    needs_privileged = staticmethod(manifests.needs_privileged)
+    """Tells whether the namespace must admit more than the "restricted" Pod Security Standard."""
 
     def __init__(self, name: str, args: ModelReplicaSetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""
@@ -175,8 +177,33 @@ class ModelReplicaSet(pulumi.ComponentResource):
         super().__init__("penstock:index:ModelReplicaSet", name, None, opts)
 
         account = apply(f"{name}-service-account", manifests.account(args), child_options(self))
-        apply(f"{name}-deployment", manifests.deployment(args), child_options(self, [account]))
+        grants = [self._grant(name, args, grant) for grant in weights.grants(args)]
+        made = manifests.workload(args)
+        role = "deployment" if made["kind"] == "Deployment" else "leader-worker-set"
+        workload = apply(f"{name}-{role}", made, child_options(self, [account, *grants]))
         apply(f"{name}-budget", manifests.budget(args), child_options(self))
+        monitored = manifests.pod_monitoring(args)
+        if monitored:
+            apply(f"{name}-monitoring", monitored, child_options(self))
+        self._autoscaler(name, args, workload)
 
         self.replica_set_name = pulumi.Output.from_input(args["name"])
         self.register_outputs({"replicaSetName": self.replica_set_name})
+
+    def _grant(self, name: str, args: ModelReplicaSetArgs, grant: weights.Grant) -> pulumi.Resource:
+        limited = gcp.storage.BucketIAMMemberConditionArgs(**grant.condition) if grant.condition else None
+        return gcp.storage.BucketIAMMember(
+            f"{name}-{grant.role}",
+            bucket=args["weights"]["bucket"],
+            role=grant.roles,
+            member=grant.member,
+            condition=limited,
+            opts=child_options(self),
+        )
+
+    def _autoscaler(self, name: str, args: ModelReplicaSetArgs, workload: pulumi.Resource) -> None:
+        roles = {"TriggerAuthentication": "trigger-authentication"}
+        before = workload
+        for made in manifests.autoscaler(args):
+            role = roles.get(made["kind"], "autoscaler")
+            before = apply(f"{name}-{role}", made, child_options(self, [before]))
