@@ -13,6 +13,8 @@ from .manifests import cluster as manifests
 from .manifests import cluster_checks
 from .manifests.kubeconfig import kubeconfig_text
 
+_Endpoints = gcp.container.outputs.ClusterControlPlaneEndpointsConfig
+
 
 class AuthorizedNetwork(TypedDict):
     """A range that may reach the control plane's IP endpoint."""
@@ -167,8 +169,7 @@ class InferenceCluster(pulumi.ComponentResource):
         # Whoever takes the name waits for the nodes too: GKE taints nodes with GPUs only beside others
         self.cluster_name = pulumi.Output.all(cluster.name, cpu_pool.name).apply(lambda names: str(names[0]))
         self.cluster_id = pulumi.Output.from_input(manifests.cluster_id(args))
-        # By way of the id: before there is a cluster, the endpoint is unknown rather than missing
-        self.endpoint = cluster.id.apply(lambda _: cluster.control_plane_endpoints_config).apply(_dns_endpoint)
+        self.endpoint = _endpoint(cluster)
         text = self.endpoint.apply(lambda endpoint: kubeconfig_text(manifests.cluster_name(args), endpoint))
         self.kubeconfig = pulumi.Output.secret(text)
         self.node_service_account = pulumi.Output.from_input(manifests.node_account(args))
@@ -243,7 +244,13 @@ def kubernetes_provider(
     return k8s.Provider(name, kubeconfig=kubeconfig, cluster_identifier=cluster_id, opts=opts)
 
 
-def _dns_endpoint(config: gcp.container.outputs.ClusterControlPlaneEndpointsConfig) -> str:
+def _endpoint(cluster: gcp.container.Cluster) -> pulumi.Output[str]:
+    """Return the host name of the DNS endpoint; before there is a cluster it is unknown rather than missing."""
+    configs: pulumi.Output[_Endpoints] = cluster.id.apply(lambda _: cluster.control_plane_endpoints_config)
+    return configs.apply(_dns_endpoint)
+
+
+def _dns_endpoint(config: _Endpoints) -> str:
     endpoint = config.dns_endpoint_config.endpoint if config.dns_endpoint_config else None
     if not endpoint:
         raise ValueError("the cluster has no DNS endpoint; its control plane cannot be reached")
