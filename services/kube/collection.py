@@ -231,6 +231,8 @@ class Collection(Generic[T]):
     def _lost(self, error: Exception) -> float:
         reason = error.reason if isinstance(error, Broken) else "silent" if _is_silence(error) else "cut"
         self._on_restart(reason)
+        if reason == "garbage":
+            self._version = ""
         if reason not in ("short", "silent"):
             self._complain(f"{type(error).__name__}: {error}")
         return self._pause()

@@ -8,7 +8,7 @@ import base64
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Credentials:
 
     server: str
     """Such as `https://10.0.0.1:443`."""
-    token: Path | str
+    token: Path | str = field(repr=False)
     authority: Path | str
 
     def connect(self) -> httpx2.AsyncClient:
@@ -80,9 +80,8 @@ def from_kubeconfig(path: Path) -> Credentials:
     except OSError as error:
         raise CredentialsError(f"kubeconfig {path}: {error.strerror}") from None
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise CredentialsError(
-            f"kubeconfig {path}: expected a current context with cluster and user: {error}"
-        ) from None
+        what = type(error).__name__  # its text may quote the file, and so a token
+        raise CredentialsError(f"kubeconfig {path}: expected a current context, its cluster and user: {what}") from None
     authority: Path | str | None = _file(path, cluster.get("certificate-authority"))
     if cluster.get("certificate-authority-data"):
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode("ascii", "replace")
