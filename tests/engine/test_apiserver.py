@@ -1,5 +1,7 @@
 """The API server that other tests rely on: schemas are enforced, and so are roles."""
 
+import time
+
 import httpx
 import pytest
 
@@ -34,5 +36,8 @@ def test_a_service_account_may_do_only_what_its_role_allows(api_server: ApiServe
     api_server.apply({**binding, "roleRef": reference, "subjects": [subject]})
 
     with api_server.client(token) as client:
-        assert client.get("/api/v1/namespaces/default/pods").status_code == 200
+        deadline = time.monotonic() + 10  # the authorizer learns of roles by a watch
+        while client.get("/api/v1/namespaces/default/pods").status_code != 200:
+            assert time.monotonic() < deadline, "the role never counted"
+            time.sleep(0.05)
         assert client.get("/api/v1/namespaces/default/secrets").status_code == 403
