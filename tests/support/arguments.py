@@ -30,6 +30,24 @@ VALID: Mapping[str, Mapping[str, Any]] = {
         "namespace": "inference",
         "routing": {"name": "body-router", "service": "body-router", "port": 9004},
     },
+    "ServicePublication": {
+        "name": "llm",
+        "project": "producer-1",
+        "region": "us-central1",
+        "accept": [{"project": "consumer-1", "limit": 4}],
+        "nat_subnetworks": ["projects/producer-1/regions/us-central1/subnetworks/llm-psc"],
+        "gateway_metadata": {"name": "gw", "annotations": {"networking.gke.io/forwarding-rules": "gkegw1-a-b"}},
+    },
+    "PrivateEndpoint": {
+        "name": "llm",
+        "project": "consumer-1",
+        "region": "us-central1",
+        "hostname": "llm.example.com",
+        "ip_address": "10.128.0.10",
+        "network": "projects/consumer-1/global/networks/main",
+        "subnetwork": "projects/consumer-1/regions/us-central1/subnetworks/main",
+        "attachment": "projects/producer-1/regions/us-central1/serviceAttachments/llm-attachment",
+    },
 }
 
 CALLOUT: Mapping[str, Any] = {

@@ -41,6 +41,13 @@ INVENTORY = {
     },
     "ModelRoute": {"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute": ["it-route"]},
     "Extensions": {"kubernetes:networking.gke.io/v1:GCPRoutingExtension": ["it-routing"]},
+    "ServicePublication": {"gcp:compute/serviceAttachment:ServiceAttachment": ["it-attachment"]},
+    "PrivateEndpoint": {
+        "gcp:compute/address:Address": ["it-address"],
+        "gcp:compute/forwardingRule:ForwardingRule": ["it-rule"],
+        "gcp:dns/managedZone:ManagedZone": ["it-zone"],
+        "gcp:dns/recordSet:RecordSet": ["it-record"],
+    },
 }
 
 
