@@ -7,6 +7,7 @@ InferenceGateway("gateway", {"name": "inference-gateway", "namespace": "inferenc
 
 from ._naming import pool_name, pool_object_names, slug
 from .accelerator_pool import AcceleratorPool, AcceleratorPoolArgs, NodeInterface, NodeTaint, Reservation
+from .addons import ClusterAddons, ClusterAddonsArgs
 from .armor import Armor, ArmorRule, RateLimit
 from .body_router import BodyRouter, BodyRouterArgs, ServedModel
 from .callout_workload import CalloutWorkload
@@ -33,8 +34,11 @@ from .guardrails import (
     NemoServer,
     SensitiveData,
 )
+from .model_bucket import ModelBucket, ModelBucketArgs
+from .network import ExistingNetwork, ProducerNetwork, ProducerNetworkArgs
 from .pool import InferencePool, InferencePoolArgs, Objective, Picker, Scorer
 from .publication import Consumer, ServicePublication, ServicePublicationArgs
+from .rdma import NodeNetwork, RdmaNetwork, RdmaNetworkArgs
 from .replica_set import (
     Accelerator,
     Adapter,
@@ -59,11 +63,14 @@ __all__ = [
     "BodyRouter",
     "BodyRouterArgs",
     "CalloutWorkload",
+    "ClusterAddons",
+    "ClusterAddonsArgs",
     "ConfigError",
     "ConfigErrors",
     "Consumer",
     "CpuPool",
     "DnsPeering",
+    "ExistingNetwork",
     "ExtensionCallout",
     "Extensions",
     "ExtensionsArgs",
@@ -83,19 +90,26 @@ __all__ = [
     "InferencePool",
     "InferencePoolArgs",
     "MaintenanceWindow",
+    "ModelBucket",
+    "ModelBucketArgs",
     "ModelReplicaSet",
     "ModelReplicaSetArgs",
     "ModelRoute",
     "ModelRouteArgs",
     "NemoServer",
     "NodeInterface",
+    "NodeNetwork",
     "NodeTaint",
     "Objective",
     "PenstockError",
     "Picker",
     "PrivateEndpoint",
     "PrivateEndpointArgs",
+    "ProducerNetwork",
+    "ProducerNetworkArgs",
     "RateLimit",
+    "RdmaNetwork",
+    "RdmaNetworkArgs",
     "ReplicaRdma",
     "Reservation",
     "RoutingCallout",
