@@ -21,6 +21,7 @@ from .cluster import (
     MaintenanceWindow,
     kubernetes_provider,
 )
+from .compute_class import CapacityChoice, ComputeClass, ComputeClassArgs
 from .endpoint import DnsPeering, PrivateEndpoint, PrivateEndpointArgs
 from .errors import ConfigError, ConfigErrors, PenstockError
 from .extensions import ExtensionCallout, Extensions, ExtensionsArgs, RoutingCallout
@@ -63,8 +64,11 @@ __all__ = [
     "BodyRouter",
     "BodyRouterArgs",
     "CalloutWorkload",
+    "CapacityChoice",
     "ClusterAddons",
     "ClusterAddonsArgs",
+    "ComputeClass",
+    "ComputeClassArgs",
     "ConfigError",
     "ConfigErrors",
     "Consumer",

@@ -108,6 +108,8 @@ class AcceleratorPoolArgs(TypedDict):
     """Further taints. GKE itself taints nodes with `nvidia.com/gpu` or `google.com/tpu`."""
     node_labels: NotRequired[dict[str, str]]
     """Further Kubernetes labels of the nodes."""
+    compute_class: NotRequired[str]
+    """ComputeClass that the pool is one of: only pods of the class run here, and the class adds nodes. Default none."""
     labels: NotRequired[dict[str, str]]
     """Labels of the nodes in Google Cloud."""
     cluster: pulumi.Input[str]

@@ -20,6 +20,8 @@ LOCATION_POLICY = "ANY"
 DRIVER = "DEFAULT"
 EFFECT = "NO_SCHEDULE"
 
+COMPUTE_CLASS = "cloud.google.com/compute-class"
+"""Label and taint of a ComputeClass's nodes, and what its pods select. Source: GKE, "About custom ComputeClasses"."""
 RESERVATION_KEY = "compute.googleapis.com/reservation-name"
 """Key of a reservation by name. Source: GKE, "Consume reserved zonal resources"."""
 
@@ -150,7 +152,7 @@ def _node(args: "AcceleratorPoolArgs") -> dict[str, Any]:
         "machine_type": machine.machine_type,
         "disk_size_gb": args.get("disk_gib", DISK_GIB),
         "disk_type": accelerator.disk_type,
-        "labels": {**args.get("node_labels", {}), **dranet, POOL_LABEL: args["pool"]},
+        "labels": {**args.get("node_labels", {}), **dranet, **_class(args), POOL_LABEL: args["pool"]},
         "resource_labels": gcp_labels(args.get("labels")),
         "reservation_affinity": _reservation(args.get("reservation")),
         **_capacity(args),
@@ -163,12 +165,19 @@ def _node(args: "AcceleratorPoolArgs") -> dict[str, Any]:
         found["ephemeral_storage_local_ssd_config"] = {"local_ssd_count": machine.local_ssds}
     if args.get("image_streaming"):
         found["gcfs_config"] = {"enabled": True}
-    if args.get("taints"):
-        found["taints"] = [
-            {"key": item["key"], "value": item.get("value", ""), "effect": item.get("effect", EFFECT)}
-            for item in args["taints"]
-        ]
+    taints = [
+        {"key": item["key"], "value": item.get("value", ""), "effect": item.get("effect", EFFECT)}
+        for item in args.get("taints", [])
+    ]
+    taints += [{"key": key, "value": value, "effect": EFFECT} for key, value in _class(args).items()]
+    if taints:
+        found["taints"] = taints
     return found
+
+
+def _class(args: "AcceleratorPoolArgs") -> dict[str, str]:
+    """Return the label, and taint, by which nodes belong to a ComputeClass. Source: GKE, "Use ComputeClasses"."""
+    return {COMPUTE_CLASS: args["compute_class"]} if "compute_class" in args else {}
 
 
 def _capacity(args: "AcceleratorPoolArgs") -> dict[str, Any]:

@@ -7,14 +7,15 @@ flex-start provisioning mode", "Define compact placement for GKE nodes", "Plan T
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .._naming import check_label
 from ..errors import ConfigError, did_you_mean
 from . import versions
 from .accelerators import CATALOGUE, GPU, POOL_LABEL, TPU, Accelerator, Machine
 from .common import check_range
 from .location import check_labels, check_name, check_place
-from .node_pool import DRIVER, hosts
+from .node_pool import COMPUTE_CLASS, DRIVER, hosts
 from .node_pool_capacity import capacity_problems
-from .rdma import DRANET, MODES, ROCE, check_mode
+from .rdma import DRANET, DRANET_NODE_LABEL, MODES, ROCE, check_mode
 
 if TYPE_CHECKING:
     from ..accelerator_pool import AcceleratorPoolArgs
@@ -71,15 +72,19 @@ def _node_problems(args: "AcceleratorPoolArgs", path: str) -> Iterator[ConfigErr
     pods, disk = args.get("max_pods_per_node", PODS_MIN), args.get("disk_gib", DISK_MIN_GIB)
     yield from check_range(f"{path}.max_pods_per_node", pods, PODS_MIN, PODS_MAX, "pods")
     yield from check_range(f"{path}.disk_gib", disk, DISK_MIN_GIB, DISK_MAX_GIB, "GiB of boot disk")
+    if "compute_class" in args:
+        yield from check_label(f"{path}.compute_class", args["compute_class"], what="a class's name")
+    owned = {POOL_LABEL: "pool", COMPUTE_CLASS: "compute_class", **dict.fromkeys(DRANET_NODE_LABEL, "rdma")}
     for key, value in args.get("node_labels", {}).items():
-        if key == POOL_LABEL:
-            yield ConfigError(f"{path}.node_labels.{key}", value, "a label of your own", "Remove it, `pool` sets it")
+        if key in owned:
+            fix = f"Remove it, `{owned[key]}` sets it"
+            yield ConfigError(f"{path}.node_labels.{key}", value, "a label of your own", fix)
     for index, taint in enumerate(args.get("taints", [])):
         where, effect = f"{path}.taints[{index}]", taint.get("effect", EFFECTS[0])
         if effect not in EFFECTS:
             yield ConfigError(f"{where}.effect", effect, "an effect of the GKE API", did_you_mean(effect, EFFECTS))
-        if taint["key"] in {item.resource for item in CATALOGUE.values()}:
-            yield ConfigError(f"{where}.key", taint["key"], "a taint that GKE does not set itself", "Remove it")
+        if taint["key"] in {COMPUTE_CLASS, *(item.resource for item in CATALOGUE.values())}:
+            yield ConfigError(f"{where}.key", taint["key"], "a taint that is not set without a word", "Remove it")
 
 
 def _gpu_problems(
