@@ -7,9 +7,8 @@ import pulumi
 from ._apply import apply, child_options
 from ._shape import conform
 from .errors import raise_if
-from .manifests import callout
-from .manifests import picker as picker_manifests
 from .manifests import pool as manifests
+from .manifests.picker import reads_api
 
 
 class Scorer(TypedDict):
@@ -95,13 +94,15 @@ class InferencePoolArgs(TypedDict):
 
 
 class InferencePool(pulumi.ComponentResource):
-    """InferencePool, the Service of its replicas, its picker, HealthCheckPolicy, GCPBackendPolicy and objectives."""
+    """InferencePool, its picker and what that may read, HealthCheckPolicy, GCPBackendPolicy, objectives, monitoring."""
 
     pool_name: pulumi.Output[str]
     """Name of the InferencePool object."""
 
     problems = staticmethod(manifests.problems)
     """Yields every reason why arguments are refused; a program can check all components before it makes one."""
+    activity_query = staticmethod(manifests.activity_query)
+    """Returns PromQL that tells requests without replicas: `activation_query` of a set that scales to zero."""
 
     def __init__(self, name: str, args: InferencePoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""
@@ -109,22 +110,38 @@ class InferencePool(pulumi.ComponentResource):
         raise_if(manifests.problems(args, name))
         super().__init__("penstock:index:InferencePool", name, None, opts)
 
-        apply(f"{name}-replicas", manifests.replicas_service(args), child_options(self))
-        picker_service = self._picker(name, args)
-        pool = apply(f"{name}-pool", manifests.pool(args), child_options(self, [picker_service]))
+        pool = self._api_picker(name, args) if reads_api(args["picker"]) else self._dns_picker(name, args)
         apply(f"{name}-health", manifests.health_policy(args), child_options(self, [pool]))
         apply(f"{name}-backend", manifests.backend_policy(args), child_options(self, [pool]))
-        if args.get("objective_api"):
+        if manifests.objective_api(args):
             for item in args.get("objectives", []):
                 role = f"{name}-objective-{item['name']}"
                 apply(role, manifests.objective(args, item), child_options(self, [pool]))
+        for role, made in manifests.picker_monitoring(args).items():
+            apply(f"{name}-picker-{role}", made, child_options(self))
 
         self.pool_name = pulumi.Output.from_input(args["name"])
         self.register_outputs({"poolName": self.pool_name})
 
-    def _picker(self, name: str, args: InferencePoolArgs) -> pulumi.Resource:
-        made = picker_manifests.callout(args, manifests.target_ports(args)[0])
-        account = apply(f"{name}-picker-service-account", callout.account(made), child_options(self))
-        config = apply(f"{name}-picker-config", callout.config_map(made), child_options(self))
-        apply(f"{name}-picker-deployment", callout.deployment(made), child_options(self, [account, config]))
-        return apply(f"{name}-picker-service", callout.service(made), child_options(self))
+    def _dns_picker(self, name: str, args: InferencePoolArgs) -> pulumi.Resource:
+        """Register the Service of the replicas, the picker that resolves it, and the pool."""
+        apply(f"{name}-replicas", manifests.replicas_service(args), child_options(self))
+        service = self._picker(name, args, [])
+        return apply(f"{name}-pool", manifests.pool(args), child_options(self, [service]))
+
+    def _api_picker(self, name: str, args: InferencePoolArgs) -> pulumi.Resource:
+        """Register the pool, and the picker that reads it: not ready, and neither is its Service, until it has."""
+        pool = apply(f"{name}-pool", manifests.pool(args), child_options(self))
+        access = [
+            apply(f"{name}-picker-{role}", made, child_options(self))
+            for role, made in manifests.picker_access(args).items()
+        ]
+        self._picker(name, args, [pool, *access])
+        return pool
+
+    def _picker(self, name: str, args: InferencePoolArgs, before: list[pulumi.Resource]) -> pulumi.Resource:
+        made = manifests.picker_objects(args)
+        account = apply(f"{name}-picker-service-account", made["account"], child_options(self))
+        config = apply(f"{name}-picker-config", made["config"], child_options(self))
+        apply(f"{name}-picker-deployment", made["deployment"], child_options(self, [account, config, *before]))
+        return apply(f"{name}-picker-service", made["service"], child_options(self, before))

@@ -1,8 +1,7 @@
 """Roles and their bindings. Cluster-wide names carry the namespace, since several stacks may share a cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from .._labels import labels
 from .common import INFERENCE_API, Manifest, manifest
 
 RBAC = "rbac.authorization.k8s.io"
@@ -32,12 +31,14 @@ REVIEW_RULES: Sequence[Manifest] = (
 """What a workload asks the API server to tell who reads its metrics, and whether they may."""
 
 
-def role(name: str, namespace: str, rules: Sequence[Manifest]) -> Manifest:
+def role(name: str, namespace: str, tags: Mapping[str, str], rules: Sequence[Manifest]) -> Manifest:
     """Return a Role."""
-    return manifest(_API, "Role", name, namespace, labels(name), rules=list(rules))
+    return manifest(_API, "Role", name, namespace, tags, rules=list(rules))
 
 
-def role_binding(name: str, namespace: str, account: tuple[str, str] | None = None) -> Manifest:
+def role_binding(
+    name: str, namespace: str, tags: Mapping[str, str], account: tuple[str, str] | None = None
+) -> Manifest:
     """Return the binding of the Role `name` to `account`, namespace and name; default the ServiceAccount `name`."""
     where, who = account or (namespace, name)
     return manifest(
@@ -45,18 +46,18 @@ def role_binding(name: str, namespace: str, account: tuple[str, str] | None = No
         "RoleBinding",
         name,
         namespace,
-        labels(name),
+        tags,
         roleRef={"apiGroup": RBAC, "kind": "Role", "name": name},
         subjects=[{"kind": "ServiceAccount", "name": who, "namespace": where}],
     )
 
 
-def cluster_role(name: str, namespace: str, rules: Sequence[Manifest]) -> Manifest:
+def cluster_role(name: str, namespace: str, tags: Mapping[str, str], rules: Sequence[Manifest]) -> Manifest:
     """Return a ClusterRole for the workload `name` of `namespace`."""
-    return manifest(_API, "ClusterRole", f"{namespace}:{name}", None, labels(name), rules=list(rules))
+    return manifest(_API, "ClusterRole", f"{namespace}:{name}", None, tags, rules=list(rules))
 
 
-def cluster_role_binding(name: str, namespace: str) -> Manifest:
+def cluster_role_binding(name: str, namespace: str, tags: Mapping[str, str]) -> Manifest:
     """Return the binding of that ClusterRole to the ServiceAccount `name`."""
     full = f"{namespace}:{name}"
     return manifest(
@@ -64,7 +65,7 @@ def cluster_role_binding(name: str, namespace: str) -> Manifest:
         "ClusterRoleBinding",
         full,
         None,
-        labels(name),
+        tags,
         roleRef={"apiGroup": RBAC, "kind": "ClusterRole", "name": full},
         subjects=[{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
     )

@@ -38,7 +38,9 @@ class Callout:
     """What the objects of one callout are made from.
 
     `config` maps file names in `CONFIG_DIR` to their text; `flags` are put behind the common ones; `image` may be a
-    Pulumi output; `cpu` and `memory` are quantities; `await_s` is how long Pulumi awaits the rollout (None: 10 min).
+    Pulumi output; `cpu` and `memory` are quantities; `env`, `volumes` and `mounts` come on top of what every callout
+    has; `await_s` is how long Pulumi awaits the rollout (None: 10 min); `api_access` mounts the ServiceAccount's token,
+    for a callout that reads the Kubernetes API.
     """
 
     name: str
@@ -58,7 +60,11 @@ class Callout:
     tls_secret: str | None = None
     cpu: str = "500m"
     memory: str = "256Mi"
+    env: tuple[Manifest, ...] = ()
+    volumes: tuple[Manifest, ...] = ()
+    mounts: tuple[Manifest, ...] = ()
     await_s: int | None = None
+    api_access: bool = False
 
     @property
     def labels(self) -> dict[str, str]:
@@ -144,9 +150,10 @@ def _pod(callout: Callout) -> Manifest:
     ]
     if callout.tls_secret:
         volumes.append({"name": "tls", "secret": {"secretName": callout.tls_secret}})
+    volumes += callout.volumes
     return {
         "serviceAccountName": callout.name,
-        "automountServiceAccountToken": False,
+        "automountServiceAccountToken": callout.api_access,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": DETACH_S + callout.drain_timeout_s + MARGIN_S,
         "securityContext": pod_security(USER),
@@ -163,13 +170,14 @@ def _container(callout: Callout) -> Manifest:
     ]
     if callout.tls_secret:
         mounts.append({"name": "tls", "mountPath": TLS_DIR, "readOnly": True})
+    mounts += callout.mounts
     ports = {"grpc": callout.grpc_port, "health": callout.health_port, "metrics": callout.metrics_port}
     return {
         "name": callout.module,
         "image": callout.image,
         "command": ["python", "-m", f"services.{callout.module}"],
         "args": _flags(callout),
-        "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+        "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, *callout.env],
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         "resources": {
             "requests": {"cpu": callout.cpu, "memory": callout.memory},

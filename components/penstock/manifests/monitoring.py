@@ -52,7 +52,7 @@ def reader(workload: str, namespace: str) -> dict[str, Manifest]:
     in a manifest), and the permission of the collectors to read that Secret. Source: chart `inferencepool` 1.5, `gke`.
     """
     name = f"{workload}{READER_SUFFIX}"
-    tags = labels(name)
+    tags = labels(workload)  # a label's value has less room than a name
     own = {"kubernetes.io/service-account.name": name}
     secret = manifest(
         "v1", "Secret", name, namespace, tags, annotations=own, type="kubernetes.io/service-account-token"
@@ -63,8 +63,8 @@ def reader(workload: str, namespace: str) -> dict[str, Manifest]:
     return {
         "account": account,
         "secret": secret,
-        "cluster-role": access.cluster_role(name, namespace, get),
-        "cluster-role-binding": access.cluster_role_binding(name, namespace),
-        "role": access.role(name, namespace, read),
-        "role-binding": access.role_binding(name, namespace, COLLECTOR),
+        "cluster-role": access.cluster_role(name, namespace, tags, get),
+        "cluster-role-binding": access.cluster_role_binding(name, namespace, tags),
+        "role": access.role(name, namespace, tags, read),
+        "role-binding": access.role_binding(name, namespace, tags, COLLECTOR),
     }

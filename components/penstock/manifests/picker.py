@@ -1,4 +1,4 @@
-"""The endpoint picker of one pool: Penstock's, configured by the file format of the upstream picker."""
+"""The endpoint picker of one pool: what all profiles share, and Penstock's own."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,14 @@ HEALTH_PORT = 9003
 CONFIG_API = "inference.networking.x-k8s.io/v1alpha1"
 """Version of `EndpointPickerConfig`. Source: Gateway API Inference Extension 1.5."""
 
+PENSTOCK = "penstock"
+"""The profile of Penstock's own picker."""
+
+DNS = "dns"
+KUBERNETES = "kubernetes"
+DISCOVERIES = (DNS, KUBERNETES)
+"""How Penstock's picker finds replicas: names of a headless Service, or pods by the pool's selector."""
+
 SCORERS = {
     "prefix-cache-scorer": 3.0,
     "queue-scorer": 2.0,
@@ -39,7 +47,12 @@ _FALLBACKS = 3
 _DRAIN_S = 30
 
 
-def config(picker: "Picker") -> str:
+def reads_api(picker: "Picker") -> bool:
+    """Return whether the picker reads pool, pods and objectives from the Kubernetes API."""
+    return picker.get("profile", PENSTOCK) != PENSTOCK or picker.get("discovery", DNS) == KUBERNETES
+
+
+def config(picker: "Picker", api: str = CONFIG_API) -> str:
     """Return the `EndpointPickerConfig` (YAML): one profile of weighted scorers and the picker of the best score."""
     scorers: list[Any] = list(picker.get("scorers") or [{"type": kind} for kind in DEFAULT_SCORERS])
     plugins = [
@@ -50,7 +63,7 @@ def config(picker: "Picker") -> str:
     ]
     weights = [{"pluginRef": scorer["type"], "weight": _weight(scorer)} for scorer in scorers]
     document = {
-        "apiVersion": CONFIG_API,
+        "apiVersion": api,
         "kind": "EndpointPickerConfig",
         "plugins": [*plugins, {"type": _PICKER, "parameters": {"maxNumOfEndpoints": _FALLBACKS}}],
         "schedulingProfiles": [{"name": "default", "plugins": [*weights, {"pluginRef": _PICKER}]}],
@@ -72,10 +85,11 @@ def callout(args: "InferencePoolArgs", replicas_port: int) -> Callout:
     """
     name, namespace, picker = args["name"], args["namespace"], args["picker"]
     files = {"config.yaml": config(picker)}
+    by_dns = f"dns:{name}{REPLICAS_SUFFIX}.{namespace}.svc:{replicas_port}"
     flags = [
         f"--pool-name={name}",
         f"--pool-namespace={namespace}",
-        f"--replicas=dns:{name}{REPLICAS_SUFFIX}.{namespace}.svc:{replicas_port}",
+        f"--replicas={KUBERNETES if reads_api(picker) else by_dns}",
     ]
     if args.get("objectives"):
         files["objectives.yaml"] = objectives(args)
@@ -96,19 +110,28 @@ def callout(args: "InferencePoolArgs", replicas_port: int) -> Callout:
         tls_secret=picker.get("tls_secret"),
         cpu=picker.get("cpu", "1"),
         memory=picker.get("memory", "1Gi"),
-        # a picker is ready when DNS knows the first replica
+        # by DNS a picker is ready when its name has the first replica; the API answers an empty pool too
         await_s=args.get("startup_timeout_s", STARTUP_S) + NODE_MARGIN_S,
+        api_access=reads_api(picker),
     )
 
 
 def _weight(scorer: "Scorer") -> float:
-    weight = scorer.get("weight", SCORERS[scorer["type"]])
+    weight = scorer.get("weight", SCORERS.get(scorer["type"], 1.0))
     return int(weight) if weight.is_integer() else weight  # earlier releases of upstream take whole numbers only
 
 
 def problems(picker: "Picker", path: str) -> Iterator[ConfigError]:
-    """Yield every reason why the picker cannot be rendered."""
-    yield from check_image(f"{path}.image", picker["image"])
+    """Yield every reason why the picker cannot be rendered; `upstream.problems` has those of the other profiles."""
+    own = picker.get("profile", PENSTOCK) == PENSTOCK
+    if picker.get("image") is not None:
+        yield from check_image(f"{path}.image", picker["image"])
+    elif own:
+        yield ConfigError(f"{path}.image", None, "the image of Penstock's services", "Set it, it has no default")
+    discovery = picker.get("discovery")
+    if discovery is not None and discovery not in DISCOVERIES:
+        fix = did_you_mean(discovery, DISCOVERIES)
+        yield ConfigError(f"{path}.discovery", discovery, "`dns` or `kubernetes`", fix)
     yield from check_quantity(f"{path}.cpu", picker.get("cpu", "1"))
     yield from check_quantity(f"{path}.memory", picker.get("memory", "1Gi"))
     yield from check_range(f"{path}.drain_timeout_s", picker.get("drain_timeout_s", _DRAIN_S), 1, 3600, "seconds")
@@ -116,7 +139,7 @@ def problems(picker: "Picker", path: str) -> Iterator[ConfigError]:
     seen: set[str] = set()
     for index, scorer in enumerate(picker.get("scorers", [])):
         kind, where = scorer["type"], f"{path}.scorers[{index}]"
-        if kind not in SCORERS:
+        if own and kind not in SCORERS:
             yield ConfigError(f"{where}.type", kind, "a scorer of the picker", did_you_mean(kind, SCORERS))
         if kind in seen:
             yield ConfigError(f"{where}.type", kind, "each scorer once", "Remove one of them")
