@@ -8,6 +8,27 @@ InferenceGateway("gateway", {"name": "inference-gateway", "namespace": "inferenc
 from ._naming import pool_name, pool_object_names, slug
 from .accelerator_pool import AcceleratorPool, AcceleratorPoolArgs, NodeInterface, NodeTaint, Reservation
 from .addons import ClusterAddons, ClusterAddonsArgs
+from .api_management import (
+    ApiManagement,
+    ApiManagementArgs,
+    ApiProduct,
+    ManagementStore,
+    Memorystore,
+    TemplateRule,
+    UsageLimit,
+    Valkey,
+)
+from .apigee_settings import (
+    ApigeeBridge,
+    ApigeeClient,
+    ApigeeEnvironment,
+    ApigeeEnvironmentGroup,
+    ApigeeInstance,
+    ApigeeOperator,
+    ApigeeOrganization,
+    ApigeeSettings,
+    ApigeeTemplate,
+)
 from .armor import Armor, ArmorRule, RateLimit
 from .body_router import BodyRouter, BodyRouterArgs, ServedModel
 from .callout_workload import CalloutWorkload
@@ -57,6 +78,18 @@ __all__ = [
     "AcceleratorPool",
     "AcceleratorPoolArgs",
     "Adapter",
+    "ApiManagement",
+    "ApiManagementArgs",
+    "ApiProduct",
+    "ApigeeBridge",
+    "ApigeeClient",
+    "ApigeeEnvironment",
+    "ApigeeEnvironmentGroup",
+    "ApigeeInstance",
+    "ApigeeOperator",
+    "ApigeeOrganization",
+    "ApigeeSettings",
+    "ApigeeTemplate",
     "Armor",
     "ArmorRule",
     "AuthorizedNetwork",
@@ -94,6 +127,8 @@ __all__ = [
     "InferencePool",
     "InferencePoolArgs",
     "MaintenanceWindow",
+    "ManagementStore",
+    "Memorystore",
     "ModelBucket",
     "ModelBucketArgs",
     "ModelReplicaSet",
@@ -124,6 +159,9 @@ __all__ = [
     "ServicePublication",
     "ServicePublicationArgs",
     "SslPolicy",
+    "TemplateRule",
+    "UsageLimit",
+    "Valkey",
     "WeightedPool",
     "Weights",
     "kubernetes_provider",

@@ -7,6 +7,7 @@ import pulumi_gcp as gcp
 
 from ._identity import condition, principal
 from .manifests import guardrails, model_armor
+from .manifests.location import gcp_labels
 
 if TYPE_CHECKING:
     from .guardrails import GuardrailsArgs
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def declare(name: str, args: "GuardrailsArgs", opts: pulumi.ResourceOptions) -> None:
     """Register templates, floor setting and roles; `opts` are those of a child."""
-    labels = {"part-of": "penstock"} | args.get("labels", {})
+    labels = gcp_labels(args.get("labels"))
     for template in args.get("templates", []):
         filters: Any = model_armor.filter_config(template["filters"])
         metadata: Any = model_armor.template_metadata(template)

@@ -12,6 +12,7 @@ from . import model_armor
 from .callout import Callout
 from .common import check_image, check_range
 from .extensions import EVENTS, REQUEST_EVENTS, TIMEOUT_MS, TIMEOUT_RANGE_MS
+from .location import check_labels, check_place
 from .model_armor import CATCH_ALL, check_word
 from .traffic_callout import STREAM_TIMEOUT_S as STREAM_TIMEOUT_S
 from .traffic_callout import made, workload_problems
@@ -36,8 +37,6 @@ OWN = "own"
 
 _NEMO_MS = 800
 _URL = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[\w./-]*)?")
-_PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
-_REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
 _CLOUD_FIELDS = ("name", "project", "project_number", "region")
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -270,9 +269,8 @@ def _cloud_problems(args: "GuardrailsArgs", path: str) -> Iterator[ConfigError]:
     if missing:
         return
     yield from check_label(f"{path}.name", args["name"], what="a base name")
-    for field, shape, example in (("project", _PROJECT, "my-project"), ("region", _REGION, "us-central1")):
-        if not shape.fullmatch(given[field]):
-            yield ConfigError(f"{path}.{field}", given[field], f"a {field}'s id", f"Write it like `{example}`")
+    yield from check_place(path, args)
+    yield from check_labels(f"{path}.labels", args.get("labels", {}))
     if not args["project_number"].isdecimal():
         yield ConfigError(
             f"{path}.project_number", args["project_number"], "digits", "Look it up with `gcloud projects describe`"
