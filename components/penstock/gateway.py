@@ -119,6 +119,8 @@ class InferenceGateway(pulumi.ComponentResource):
 
     listener_name = staticmethod(manifests.listener_name)
     """Names the listener that routes attach to, by the arguments alone."""
+    listener_port = staticmethod(manifests.listener_port)
+    """Tells that listener's port, by the arguments alone: the one that `ServicePublication` publishes."""
     names = staticmethod(manifests.names)
     """Names the Google Cloud resources that are made here, by role, by the arguments alone."""
     pool_settings = staticmethod(manifests.pool_settings)

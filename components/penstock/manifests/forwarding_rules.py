@@ -73,8 +73,8 @@ def choose(rules: Iterable[Rule], names: Sequence[str], address: str, port: int)
     """
     if not names and not address:
         raise PublicationError(
-            f"the Gateway has no annotation `{ANNOTATION}` and its address is not known, expected one of both. Wait "
-            "until the Gateway is programmed, reserve its address, or name the rule in `forwarding_rule`"
+            f"the Gateway has no annotation `{ANNOTATION}` and its address is not known, expected one of both. Refresh "
+            "the stack once the Gateway is programmed, reserve its address, or name the rule in `forwarding_rule`"
         )
     fits = [rule for rule in rules if rule.scheme == SCHEME and rule.covers(port)]
     if address:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CLASS = "gke-l7-rilb"
 """The regional internal Application Load Balancer. Source: GKE, "GatewayClass capabilities"."""
 
+HTTPS_PORT, HTTP_PORT = 443, 80
+
 ADDRESS_PURPOSE = "SHARED_LOADBALANCER_VIP"
 """Lets the forwarding rules of several listeners share the address. Source: Compute API v1, Address."""
 
@@ -52,6 +54,11 @@ _PROFILES = {
 def listener_name(args: "InferenceGatewayArgs") -> str:
     """Return the name of the Gateway's listener, to which routes attach."""
     return "https" if args.get("tls") else "http"
+
+
+def listener_port(args: "InferenceGatewayArgs") -> int:
+    """Return the port of that listener, which is the one to publish."""
+    return HTTPS_PORT if args.get("tls") else HTTP_PORT
 
 
 def namespace(args: "InferenceGatewayArgs") -> Manifest:
@@ -91,9 +98,9 @@ def pool_settings(args: "InferenceGatewayArgs") -> dict[str, Any]:
 def gateway(args: "InferenceGatewayArgs") -> Manifest:
     """Return the Gateway: HTTPS on 443 with `tls`, plain HTTP on 80 without, or with a redirect to HTTPS."""
     tls = args.get("tls")
-    listeners = [_listener("https", 443, "HTTPS", args) | {"tls": _terminate(tls, args)}] if tls else []
+    listeners = [_listener("https", HTTPS_PORT, "HTTPS", args) | {"tls": _terminate(tls, args)}] if tls else []
     if not tls or args.get("redirect_http"):
-        listeners.append(_listener("http", 80, "HTTP", args))
+        listeners.append(_listener("http", HTTP_PORT, "HTTP", args))
     spec: Manifest = {"gatewayClassName": args.get("class_name", CLASS), "listeners": listeners}
     address = names(args).get("address", args.get("address_name"))
     if address is not None:

@@ -106,6 +106,14 @@ def test_gateway_refers_to_what_is_made_by_names_that_previews_know(preview):
     ]
 
 
+@pytest.mark.parametrize(("changes", "port"), [({}, 443), ({"tls": None}, 80)])
+def test_routes_and_publication_meet_at_one_listener(changes, port):
+    args = args_of("InferenceGateway", **changes)
+    (listener,) = of_kind(declared("InferenceGateway", **changes), "Gateway")["spec"]["listeners"]
+    assert listener["name"] == penstock.InferenceGateway.listener_name(args)
+    assert listener["port"] == penstock.InferenceGateway.listener_port(args) == port
+
+
 def test_what_the_gateway_needs_is_there_before_it_and_stays_after_it(preview):
     graph = graph_of(preview=preview, **WHOLE)
     assert {"it-namespace", "it-policy", "it-address", "it-certificate"} <= before(graph, "it-gateway")
