@@ -7,6 +7,7 @@ import penstock
 import pulumi
 
 from cli.graph.model import Graph, Resource
+from cli.graph.providers import outputs_of
 from cli.graph.recorder import record
 
 IMAGE = "penstock/services:0.1.0"
@@ -48,6 +49,50 @@ VALID: Mapping[str, Mapping[str, Any]] = {
         "subnetwork": "projects/consumer-1/regions/us-central1/subnetworks/main",
         "attachment": "projects/producer-1/regions/us-central1/serviceAttachments/llm-attachment",
     },
+    "InferenceCluster": {
+        "name": "llm",
+        "project": "producer-1",
+        "region": "us-central1",
+        "zones": ["us-central1-a", "us-central1-b"],
+        "min_version": "1.35.2-gke.1842000",
+        "network": "projects/producer-1/global/networks/llm-vpc",
+        "subnetwork": "projects/producer-1/regions/us-central1/subnetworks/llm-nodes",
+        "pods_range": "pods",
+        "services_range": "services",
+    },
+    "AcceleratorPool": {
+        "name": "llm",
+        "pool": "h200",
+        "project": "producer-1",
+        "region": "us-central1",
+        "zones": ["us-central1-a"],
+        "accelerator": "h200-ultra",
+        "max_nodes": 4,
+        "cluster": "llm-cluster",
+        "node_service_account": "llm-nodes@producer-1.iam.gserviceaccount.com",
+    },
+    "ComputeClass": {
+        "name": "h100",
+        "choices": [{"node_pools": ["llm-h100"]}, {"accelerator": "h100-high", "spot": True}],
+    },
+    "ProducerNetwork": {"name": "penstock-dev", "project": "producer-1", "region": "us-central1"},
+    "RdmaNetwork": {
+        "name": "penstock-dev",
+        "mode": "roce",
+        "project": "producer-1",
+        "region": "us-central1",
+        "zone": "us-central1-a",
+        "rails": 8,
+    },
+    "ClusterAddons": {
+        "leader_worker_set": True,
+        "keda": True,
+        "custom_metrics": True,
+        "objective_apis": ["gaie-1.5"],
+        "project": "producer-1",
+        "project_number": "123456789012",
+    },
+    "ModelBucket": {"name": "producer-1-models", "project": "producer-1", "region": "us-central1"},
 }
 
 CALLOUT: Mapping[str, Any] = {
@@ -78,7 +123,7 @@ def declared(component: str, *, preview: bool = False, **changes: Any) -> Graph:
     def program() -> None:
         cls("it", args_of(component, **changes))
 
-    return record(program, "test", preview=preview)
+    return record(program, "test", preview=preview, outputs=outputs_of())
 
 
 def of_kind(graph: Graph, kind: str, name: str | None = None) -> dict[str, Any]:
