@@ -77,6 +77,9 @@ class ProducerNetworkArgs(TypedDict):
     """Labels of the resources that take them, beside `part-of: penstock`."""
     node_tag: NotRequired[str]
     """Network tag of the nodes, at which the firewall rules aim. Default `<name>-node`."""
+    node_service_accounts: NotRequired[list[str]]
+    """Emails of the nodes' service accounts, at which the firewall rules aim instead: who may make instances in the
+    project can tag them, but not run them as any account."""
 
 
 class ProducerNetwork(pulumi.ComponentResource):
@@ -251,6 +254,7 @@ class ProducerNetwork(pulumi.ComponentResource):
         """Only load balancers and their health checks come in; within the VPC nothing else is let in by us."""
         sources = {"proxies": [self._ranges["proxy"]], "health-checks": list(manifests.HEALTH_CHECK_RANGES)}
         ports = self._args.get("backend_ports", list(manifests.BACKEND_PORTS))
+        accounts = self._args.get("node_service_accounts")
         logs = gcp.compute.FirewallLogConfigArgs(metadata="INCLUDE_ALL_METADATA")
         for role, ranges in sources.items():
             gcp.compute.Firewall(
@@ -260,7 +264,8 @@ class ProducerNetwork(pulumi.ComponentResource):
                 network=self.network,
                 direction="INGRESS",
                 source_ranges=ranges,
-                target_tags=[manifests.node_tag(self._args)],
+                target_tags=None if accounts else [manifests.node_tag(self._args)],
+                target_service_accounts=accounts,
                 allows=[gcp.compute.FirewallAllowArgs(protocol="tcp", ports=ports)],
                 log_config=logs if self._args.get("firewall_logs") else None,
                 opts=self._options,

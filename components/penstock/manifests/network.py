@@ -1,5 +1,6 @@
 """Names, ranges and checks of the producer's network. Knows nothing of Pulumi."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypedDict
 
@@ -39,6 +40,8 @@ access for GKE private clusters"."""
 MTU = 1460
 """Bytes, the default of Google Cloud; 8896 is the largest. Source: VPC, "Maximum transmission unit"."""
 
+_EMAIL = re.compile(r"[a-z0-9][a-z0-9-]*@[a-z0-9.-]+\.gserviceaccount\.com")
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _LONGEST_SUFFIX = "-allow-health-checks"
 
 
@@ -108,6 +111,7 @@ def problems(args: "ProducerNetworkArgs", path: str) -> Iterator[ConfigError]:
     if google_apis(args) not in known:
         fix = did_you_mean(google_apis(args), known)
         yield ConfigError(f"{path}.google_apis", google_apis(args), "`private`, `restricted` or `none`", fix)
+    yield from _firewall_problems(args, path)
     for index, service in enumerate(args.get("regional_apis", [])):
         suffix = f"-{args['name']}-zone"  # both name its zone
         yield from check_label(f"{path}.regional_apis[{index}]", service, suffix, "a service of Google's")
@@ -116,6 +120,27 @@ def problems(args: "ProducerNetworkArgs", path: str) -> Iterator[ConfigError]:
     elif not has_nat(args) and google_apis(args) == NO_GOOGLE_APIS:
         fix = "Set `google_apis: private`, or turn `nat` on"
         yield ConfigError(f"{path}.nat", False, "a way from private nodes to Google APIs", fix)
+
+
+def _firewall_problems(args: "ProducerNetworkArgs", path: str) -> Iterator[ConfigError]:
+    accounts, ports = args.get("node_service_accounts"), args.get("backend_ports", list(BACKEND_PORTS))
+    if accounts is not None and "node_tag" in args:
+        expected = "no tag beside `node_service_accounts`: a rule aims at one or the other"
+        yield ConfigError(f"{path}.node_tag", args["node_tag"], expected, "Remove one of the two")
+    if accounts is not None and not 1 <= len(accounts) <= 10:
+        yield ConfigError(f"{path}.node_service_accounts", accounts, "1 to 10 service accounts", "Name those of nodes")
+    for index, account in enumerate(accounts or []):
+        if not _EMAIL.fullmatch(account):
+            fix = "Write it like `nodes@my-project.iam.gserviceaccount.com`"
+            yield ConfigError(f"{path}.node_service_accounts[{index}]", account, "a service account's email", fix)
+    if not ports:
+        yield ConfigError(f"{path}.backend_ports", ports, "at least one port", "Name the ports, or remove the field")
+    for index, port in enumerate(ports):
+        found = _PORTS.fullmatch(port)
+        low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= low <= high <= 65_535:
+            expected = "a TCP port or a range of them"
+            yield ConfigError(f"{path}.backend_ports[{index}]", port, expected, "Write it like `8000` or `9002-9009`")
 
 
 def _range_problems(args: "ProducerNetworkArgs", path: str) -> Iterator[ConfigError]:
