@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.graph.model import Graph
 from cli.local.model import Unrealized
-from cli.local.objects import Object, Objects
+from cli.local.objects import ROLE_LABEL, WORKLOADS, Object, Objects
 
 _KINDS_WITHOUT_EFFECT = {
     "Namespace": "there are no namespaces on this machine",
@@ -25,36 +25,49 @@ _KINDS_WITHOUT_EFFECT = {
     "ClusterRole": "no process calls the Kubernetes API",
     "ClusterRoleBinding": "no process calls the Kubernetes API",
     "Secret": "a variable from a Secret takes the value of the caller's variable of the same name",
-    "LeaderWorkerSet": "multi-node replicas are not run",
-    "InferenceObjective": "pickers here read objectives from --objectives-file",
+    "ResourceClaimTemplate": "there are no devices to claim",
+    "TriggerAuthentication": "replica counts are fixed; use --replicas",
+    "FQDNNetworkPolicy": "everything listens on 127.0.0.1 only",
+    "Network": "there is one network",
+    "GKENetworkParamSet": "there is one network",
+    "DaemonSet": "there are no nodes to prepare",
+    "ComputeClass": "there are no nodes to add",
 }
 
-_POD = "spec.template.spec."
-_CONTAINER = _POD + "containers[]."
 _EXTENSION = "spec.extensionChains[]."
+
+
+def _workload(template: str, *more: str) -> tuple[str, ...]:
+    """Return the fields of a workload that its process gets, of the pod template at `template`."""
+    return (*more, "spec.replicas", *(f"{template}.{field}" for field in _TEMPLATE))
+
+
+_POD = "spec."
+_CONTAINER = _POD + "containers[]."
+_TEMPLATE = (
+    "metadata",
+    _CONTAINER + "name",
+    _CONTAINER + "command",
+    _CONTAINER + "args",
+    _CONTAINER + "env[].name",
+    _CONTAINER + "env[].value",
+    _CONTAINER + "env[].valueFrom.fieldRef",
+    _CONTAINER + "env[].valueFrom.configMapKeyRef",
+    _CONTAINER + "ports",
+    _CONTAINER + "readinessProbe.grpc",
+    _CONTAINER + "readinessProbe.httpGet.path",
+    _CONTAINER + "readinessProbe.httpGet.port",
+    _CONTAINER + "readinessProbe.tcpSocket",
+    _CONTAINER + "volumeMounts",
+    _POD + "volumes[].name",
+    _POD + "volumes[].configMap",
+    _POD + "volumes[].emptyDir",
+)
 _REALIZED: dict[str, tuple[str, ...]] = {
     "ConfigMap": ("data",),
-    "Deployment": (
-        "spec.replicas",
-        "spec.selector",
-        "spec.template.metadata",
-        _CONTAINER + "name",
-        _CONTAINER + "command",
-        _CONTAINER + "args",
-        _CONTAINER + "env[].name",
-        _CONTAINER + "env[].value",
-        _CONTAINER + "env[].valueFrom.fieldRef",
-        _CONTAINER + "env[].valueFrom.configMapKeyRef",
-        _CONTAINER + "ports",
-        _CONTAINER + "readinessProbe.grpc",
-        _CONTAINER + "readinessProbe.httpGet.path",
-        _CONTAINER + "readinessProbe.httpGet.port",
-        _CONTAINER + "readinessProbe.tcpSocket",
-        _CONTAINER + "volumeMounts",
-        _POD + "volumes[].name",
-        _POD + "volumes[].configMap",
-        _POD + "volumes[].emptyDir",
-    ),
+    "Deployment": _workload("spec.template", "spec.selector"),
+    "LeaderWorkerSet": _workload("spec.leaderWorkerTemplate.leaderTemplate"),
+    "InferenceObjective": ("spec.poolRef", "spec.priority"),
     "Service": ("spec.selector", "spec.ports", "spec.type", "spec.clusterIP", "spec.publishNotReadyAddresses"),
     "Gateway": (
         "spec.listeners[].name",
@@ -100,12 +113,18 @@ _REASONS = (
     ("readinessProbe", "readiness is polled while starting"),
     ("lifecycle", "hooks are not run"),
     ("terminationGracePeriodSeconds", "`down` waits a few seconds at most"),
-    ("initContainers", "only the first container of a pod is run"),
+    ("initContainers", "what they wait for or prepare is there already"),
     ("containers", "only the first container of a pod is run"),
     ("nodeSelector", "there is one node"),
     ("tolerations", "there is one node"),
     ("affinity", "there is one node"),
     ("topologySpreadConstraints", "there is one node"),
+    ("workerTemplate", "a replica is one process here, its leader; workers are not simulated"),
+    ("size", "a replica is one process here, its leader; workers are not simulated"),
+    ("restartPolicy", "a process is restarted when it exits"),
+    ("startupPolicy", "there are no workers to wait for"),
+    ("rolloutStrategy", "nothing is rolled out"),
+    ("resourceClaims", "there are no devices to claim"),
     ("volumes", "only ConfigMap and emptyDir volumes are mounted"),
     ("strategy", "nothing is rolled out"),
     ("tls", "the listener is served in clear text on 127.0.0.1"),
@@ -137,10 +156,17 @@ def _of_object(item: Object) -> Iterator[tuple[str, str]]:
     raw = {key: value for key, value in item.raw.items() if key not in ("apiVersion", "kind", "metadata", "status")}
     for path in dict.fromkeys(_leaves(_first_container_only(item.kind, raw), _REALIZED[item.kind])):
         yield f"{item.kind} {path}", _reason(path)
+    if item.kind == "Deployment" and item.labels.get(ROLE_LABEL) == "picker" and _has_no_command(item):
+        yield "Deployment of upstream's picker", "Penstock's picker stands in for it, with the same configuration"
     if item.kind == "Gateway" and any(entry.get("protocol") == "HTTPS" for entry in item.spec.get("listeners") or []):
         yield "Gateway HTTPS listener", "served in clear text on 127.0.0.1"
     if item.kind == "HTTPRoute" and any(_to_https(rule) for rule in item.spec.get("rules") or []):
         yield "HTTPRoute redirect to https", "its target is not served here: every listener is in clear text"
+
+
+def _has_no_command(item: Object) -> bool:
+    containers = (item.pod_template.get("spec") or {}).get("containers") or [{}]
+    return not containers[0].get("command")
 
 
 def _to_https(rule: Mapping[str, Any]) -> bool:
@@ -150,15 +176,27 @@ def _to_https(rule: Mapping[str, Any]) -> bool:
 
 def _first_container_only(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
     """Show containers after the first, of which nothing is run, under a path that no realized field has."""
-    if kind != "Deployment":
+    if kind not in WORKLOADS:
         return raw
-    spec = raw["spec"]["template"]["spec"]
+    keys = ("spec", "template") if kind == "Deployment" else ("spec", "leaderWorkerTemplate", "leaderTemplate")
+    spec = _at(raw, keys).get("spec") or {}
     containers = spec.get("containers") or []
     if len(containers) < 2:
         return raw
     others = {f"containers[{entry.get('name', index)}]": "not run" for index, entry in enumerate(containers) if index}
-    template = {**raw["spec"]["template"], "spec": {**spec, "containers": containers[:1], **others}}
-    return {**raw, "spec": {**raw["spec"], "template": template}}
+    return _put(raw, (*keys, "spec"), {**spec, "containers": containers[:1], **others})
+
+
+def _at(value: Mapping[str, Any], keys: tuple[str, ...]) -> Mapping[str, Any]:
+    for key in keys:
+        value = value.get(key) or {}
+    return value
+
+
+def _put(value: Mapping[str, Any], keys: tuple[str, ...], new: Any) -> dict[str, Any]:
+    """Return a copy of `value` with `new` at the path `keys`."""
+    first, *rest = keys
+    return {**value, first: _put(value[first], tuple(rest), new) if rest else new}
 
 
 def _leaves(value: Any, realized: Iterable[str], path: str = "") -> Iterator[str]:

@@ -84,10 +84,11 @@ def _arguments(argv: Sequence[str]) -> list[str]:
 
 def _bound(arguments: Sequence[str], port: int) -> list[str]:
     """Replace `--host` and `--port`: a local replica listens on the loopback address only."""
-    return [*_without(arguments, ("--host", "--port")), f"--host={LOOPBACK}", f"--port={port}"]
+    return [*without_flags(arguments, ("--host", "--port")), f"--host={LOOPBACK}", f"--port={port}"]
 
 
-def _without(arguments: Sequence[str], flags: tuple[str, ...]) -> list[str]:
+def without_flags(arguments: Sequence[str], flags: tuple[str, ...]) -> list[str]:
+    """Return the arguments without these flags and their values, in either form."""
     kept: list[str] = []
     skip = False
     for arg in arguments:
@@ -101,7 +102,7 @@ def _without(arguments: Sequence[str], flags: tuple[str, ...]) -> list[str]:
 
 
 def _other_model(arguments: Sequence[str], model: str, served: tuple[str, ...]) -> list[str]:
-    rest = _without(arguments, ("--model",))
+    rest = without_flags(arguments, ("--model", "--load-format"))
     if rest and not rest[0].startswith("-"):
         rest = rest[1:]
     if not flag_values(rest, "--served-model-name"):

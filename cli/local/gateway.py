@@ -241,7 +241,7 @@ def _service_port(service: Object, port: int | None) -> Mapping[str, Any]:
 
 def _piece_port(objects: Objects, piece: Piece, target: int | str, service: Object) -> int:
     """Return the local port of `targetPort`, by number or by the container port's name."""
-    workload = objects.get("Deployment", *piece.workload.split("/"))
+    workload = objects.workload(piece.workload)
     containers = workload.pod_template["spec"]["containers"] if workload else []
     for declared in (port for container in containers for port in container.get("ports") or []):
         if target in (declared["containerPort"], declared.get("name")) and declared["containerPort"] in piece.ports:

@@ -44,9 +44,11 @@ class Piece:
     processes: int = 1
     """Worker processes behind one name: worker i listens on each port + i."""
     workload: str = ""
-    """`namespace/name` of the Deployment that it comes from."""
+    """`namespace/name` of the workload that it comes from."""
     models: tuple[str, ...] = ()
     """Model names that a replica serves."""
+    stands_in: bool = False
+    """Whether Penstock's picker runs in the place of upstream's."""
 
     @property
     def address(self) -> str:

@@ -12,6 +12,13 @@ _SECRET_KEY = "4dabf18193072939515e22adb298388d"  # noqa: S105 - a marker, not a
 
 ROLE_LABEL = "penstock.dev/role"
 
+LEADER_WORKER_SET = "LeaderWorkerSet"
+WORKLOADS = ("Deployment", LEADER_WORKER_SET)
+"""Kinds whose pods become processes."""
+
+_AUTOSCALERS = {"HorizontalPodAutoscaler": "minReplicas", "ScaledObject": "minReplicaCount"}
+"""Kinds that set the replica count of a workload, with the field of its minimum."""
+
 
 @dataclass(frozen=True, slots=True)
 class Object:
@@ -36,9 +43,10 @@ class Object:
 
     @property
     def pod_template(self) -> Mapping[str, Any]:
-        """`spec.template` of a workload."""
-        template: Mapping[str, Any] = self.spec.get("template") or {}
-        return template
+        """The pod template of a workload; of a LeaderWorkerSet that of the leader, which alone serves."""
+        group: Mapping[str, Any] = self.spec.get("leaderWorkerTemplate") or {}
+        template: Mapping[str, Any] = group.get("leaderTemplate") or group.get("workerTemplate") or {}
+        return template or self.spec.get("template") or {}
 
     @property
     def pod_labels(self) -> Mapping[str, str]:
@@ -96,12 +104,32 @@ class Objects:
         return None
 
     def workloads(self, namespace: str, selector: Mapping[str, str]) -> list[Object]:
-        """Return the Deployments of `namespace` whose pods match `selector`; an empty selector matches none."""
+        """Return the workloads of `namespace` whose pods match `selector`; an empty selector matches none."""
         return [
             item
-            for item in self.of("Deployment")
+            for kind in WORKLOADS
+            for item in self.of(kind)
             if item.namespace == namespace and selector and selector.items() <= item.pod_labels.items()
         ]
+
+    def workload(self, key: str) -> Object | None:
+        """Return the workload `namespace/name`, or None."""
+        namespace, _, name = key.partition("/")
+        return next((found for kind in WORKLOADS if (found := self.get(kind, namespace, name))), None)
+
+    def replica_count(self, workload: Object) -> int:
+        """Return the declared replicas; with an autoscaler its minimum, but at least 1: nothing scales here."""
+        for kind, field in _AUTOSCALERS.items():
+            for item in self.of(kind):
+                target = item.spec.get("scaleTargetRef") or {}
+                target_kind = target.get("kind", "Deployment")  # the default of a ScaledObject
+                if (item.namespace, target_kind, target.get("name")) == (
+                    workload.namespace,
+                    workload.kind,
+                    workload.name,
+                ):
+                    return max(1, int(item.spec.get(field) or 0))
+        return int(workload.spec.get("replicas", 1))
 
 
 def _object(manifest: Mapping[str, Any]) -> Object:

@@ -12,7 +12,7 @@ from cli.local.coverage import unrealized
 from cli.local.engines import ENGINES
 from cli.local.gateway import TrafficBuilder, pool_replicas
 from cli.local.model import LOOPBACK, Piece, Plan, PlanError
-from cli.local.objects import Object, Objects
+from cli.local.objects import WORKLOADS, Object, Objects
 from cli.local.pods import Workshop, pieces_of
 from cli.local.ports import PortAllocator
 
@@ -55,7 +55,7 @@ def make_plan(graph: Graph, options: Options, ports: PortAllocator, environ: Map
         raise PlanError(problems or error.problems) from error
     if problems:
         raise PlanError(problems)
-    pieces = [_with_replicas(shop, pieces, piece) for piece in pieces]
+    pieces = [_with_objectives(shop, _with_replicas(shop, pieces, piece)) for piece in pieces]
     return Plan(
         environment=graph.environment,
         pieces=tuple(pieces),
@@ -70,7 +70,7 @@ def make_plan(graph: Graph, options: Options, ports: PortAllocator, environ: Map
 def _pieces(shop: Workshop) -> tuple[list[Piece], list[str]]:
     pieces: list[Piece] = []
     problems: list[str] = []
-    for workload in shop.objects.of("Deployment"):
+    for workload in (item for kind in WORKLOADS for item in shop.objects.of(kind)):
         try:
             pieces += pieces_of(shop, workload)
         except PlanError as error:
@@ -93,6 +93,21 @@ def _with_replicas(shop: Workshop, pieces: list[Piece], picker: Piece) -> Piece:
     shop.files[path] = yaml.safe_dump({"replicas": listed}, sort_keys=False)
     command = [f"{_SOURCE_FLAG}file:{path}" if arg.startswith(_SOURCE_FLAG) else arg for arg in picker.command]
     return replace(picker, command=tuple(command))
+
+
+def _with_objectives(shop: Workshop, picker: Piece) -> Piece:
+    """Give a picker that reads InferenceObjectives from the API server a file with those of its pools."""
+    if not picker.stands_in:
+        return picker
+    pools = {(pool.namespace, pool.name) for pool in _pools_of(shop.objects, picker)}
+    found = [
+        {"name": item.name, "priority": item.spec.get("priority", 0)}
+        for item in shop.objects.of("InferenceObjective")
+        if (item.namespace, (item.spec.get("poolRef") or {}).get("name")) in pools
+    ]
+    path = shop.state_dir / "mounts" / picker.name / "objectives.yaml"
+    shop.files[path] = yaml.safe_dump({"objectives": found}, sort_keys=False)
+    return replace(picker, command=(*picker.command, f"--objectives-file={path}"))
 
 
 def _pools_of(objects: Objects, picker: Piece) -> list[Object]:

@@ -1,4 +1,4 @@
-"""From a Deployment to local processes: arguments, environment, mounted files, ports and readiness.
+"""From a Deployment or LeaderWorkerSet to local processes: arguments, environment, mounted files, ports and readiness.
 
 The rules are those of docs/architecture.md, "What `penstock local` does to a pod".
 """
@@ -14,6 +14,7 @@ from cli.local.engines import Engine, is_model_server, model_names
 from cli.local.model import LOOPBACK, Check, Kind, Piece, PlanError
 from cli.local.objects import ROLE_LABEL, Object, Objects
 from cli.local.ports import PortAllocator
+from cli.local.stand_in import alone, group_variables, is_upstream_picker, picker_command
 
 _PORT_FLAG = re.compile(r"--(?:[a-z0-9-]+-)?port")
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
@@ -47,7 +48,7 @@ def pieces_of(shop: Workshop, workload: Object) -> list[Piece]:
     """Return one piece per replica of `workload`. Raises `PlanError` for a pod that cannot run here."""
     container = _container(workload)
     kind = _kind(workload, container)
-    count = int(workload.spec.get("replicas", 1))
+    count = shop.objects.replica_count(workload)
     if kind == "replica" and shop.replicas is not None:
         count = shop.replicas
     single = count == 1 and kind != "replica"
@@ -77,12 +78,17 @@ def _argv(container: Mapping[str, Any]) -> list[str]:
 def _piece(shop: Workshop, workload: Object, container: Mapping[str, Any], kind: Kind, name: str) -> Piece:
     mounts = _mounts(shop, workload, container, name)
     env = _environment(shop, workload, container, name, mounts)
+    env = {**group_variables(workload), **env}
     argv = [_relocate(_expand(arg, env), mounts) for arg in _argv(container)]
+    argv, env = alone(workload, argv, env)
     processes = int(flag_value(argv, "--processes") or 1)
     ports = {port: shop.ports.take(processes) for port in _container_ports(container)}
     argv = _localize_ports(argv, ports)
     models: tuple[str, ...] = ()
-    if kind == "replica":
+    stands_in = kind == "picker" and is_upstream_picker(argv)
+    if stands_in:
+        argv = picker_command(shop.python, argv)
+    elif kind == "replica":
         models = model_names(argv)
         argv = shop.engine.command(shop, workload, argv, name, next(iter(ports.values()), 0))
     elif argv[:2] in (["python", "-m"], ["python3", "-m"]):
@@ -104,6 +110,7 @@ def _piece(shop: Workshop, workload: Object, container: Mapping[str, Any], kind:
         processes=processes,
         workload=workload.key,
         models=models,
+        stands_in=stands_in,
     )
 
 

@@ -38,7 +38,6 @@ def test_everything_wrong_is_reported_at_once():
     assert set(found) == {
         "it.name",
         "it.namespace",
-        "it.picker.image",
         "it.picker.imagee",
         "it.picker.scorers",
         "it.target_ports[1]",
