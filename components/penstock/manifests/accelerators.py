@@ -4,9 +4,11 @@ Figures come from Compute Engine, "GPU machine types" and "TPU machine types"; G
 "About Ironwood (TPU7x)"; Cluster Toolkit's examples gke-a3-ultragpu, gke-a4 and gke-a4x.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+
+from ..errors import ConfigError
 
 GPU = "gpu"
 TPU = "tpu"
@@ -228,3 +230,10 @@ CATALOGUE: Mapping[str, Accelerator] = {
     ),
 }
 """Accelerators by the name that settings use."""
+
+
+def check_accelerator(path: str, name: str) -> Iterator[ConfigError]:
+    """Yield an error unless `name` is in the catalogue. Names are short: the closest one is often quite another."""
+    if name not in CATALOGUE:
+        fix = f"Use one of: {', '.join(CATALOGUE)}"
+        yield ConfigError(path, name, "an accelerator of the catalogue", fix)

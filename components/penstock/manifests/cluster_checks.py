@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, did_you_mean
 from . import versions
-from .accelerators import CATALOGUE
+from .accelerators import CATALOGUE, check_accelerator
 from .cluster import CHANNEL, LOGGING, LOGGING_MORE, MONITORING, MONITORING_MORE, cpu_nodes, readable_repositories
 from .common import check_range
 from .location import check_labels, check_name, check_place
@@ -22,7 +22,7 @@ CHANNELS = ("RAPID", "REGULAR", "STABLE", "EXTENDED")
 """Release channels. Source: GKE, "About release channels"; a cluster outside of them misses features and fixes."""
 
 SYSTEM = "SYSTEM_COMPONENTS"
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(Z|[+-]\d{2}:\d{2})")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(Z|[+-]\d{2}:\d{2})", re.ASCII)
 _MACHINE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 
 
@@ -49,9 +49,7 @@ def _version_problems(args: "InferenceClusterArgs", path: str) -> Iterator[Confi
     yield from versions.problems(f"{path}.min_version", args["min_version"], features, accelerators)
     yield from versions.check_features(f"{path}.features", features)
     for index, name in enumerate(accelerators):
-        if name not in CATALOGUE:
-            where = f"{path}.accelerators[{index}]"
-            yield ConfigError(where, name, "an accelerator of the catalogue", did_you_mean(name, CATALOGUE))
+        yield from check_accelerator(f"{path}.accelerators[{index}]", name)
     if channel not in CHANNELS:
         yield ConfigError(f"{path}.release_channel", channel, "a release channel", did_you_mean(channel, CHANNELS))
     else:

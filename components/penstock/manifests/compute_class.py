@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._labels import PART_OF
 from .._naming import check_label
 from ..errors import ConfigError, did_you_mean
-from .accelerators import CATALOGUE, GPU, Accelerator, Machine
+from .accelerators import CATALOGUE, GPU, Accelerator, Machine, check_accelerator
 from .common import Manifest, check_range, manifest
 from .node_pool_capacity import FLEX_RUN_MAX_S, RUN_MAX_S, RUN_MIN_S
 
@@ -107,8 +107,7 @@ def _choice_problems(choice: "CapacityChoice", path: str) -> Iterator[ConfigErro
         return
     accelerator = CATALOGUE.get(choice["accelerator"])
     if accelerator is None:
-        fix = did_you_mean(choice["accelerator"], CATALOGUE)
-        yield ConfigError(f"{path}.accelerator", choice["accelerator"], "an accelerator of the catalogue", fix)
+        yield from check_accelerator(f"{path}.accelerator", choice["accelerator"])
         return
     machine = accelerator.machine(choice.get("machine_type"))
     if machine is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .._naming import check_label
 from ..errors import ConfigError, did_you_mean
 from . import versions
-from .accelerators import CATALOGUE, GPU, POOL_LABEL, TPU, Accelerator, Machine
+from .accelerators import CATALOGUE, GPU, POOL_LABEL, TPU, Accelerator, Machine, check_accelerator
 from .common import check_range
 from .location import check_labels, check_name, check_place
 from .node_pool import COMPUTE_CLASS, DRIVER, hosts
@@ -45,8 +45,7 @@ def problems(args: "AcceleratorPoolArgs", path: str) -> Iterator[ConfigError]:
     yield from _node_problems(args, path)
     accelerator = CATALOGUE.get(args["accelerator"])
     if accelerator is None:
-        expected, fix = "an accelerator of the catalogue", did_you_mean(args["accelerator"], CATALOGUE)
-        yield ConfigError(f"{path}.accelerator", args["accelerator"], expected, fix)
+        yield from check_accelerator(f"{path}.accelerator", args["accelerator"])
         return
     machine = accelerator.machine(args.get("machine_type"))
     if machine is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import ConfigError, did_you_mean
 from .accelerators import CATALOGUE
 
-_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})-gke\.(\d{1,9})")
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})-gke\.([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True, order=True)
