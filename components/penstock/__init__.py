@@ -72,6 +72,7 @@ from .replica_set import (
     Weights,
 )
 from .route import ModelRoute, ModelRouteArgs, WeightedPool
+from .security import AuditedService, AuditRules, Egress, LogArchive, NetworkRules, SecurityBase, SecurityBaseArgs
 
 __all__ = [
     "Accelerator",
@@ -92,6 +93,8 @@ __all__ = [
     "ApigeeTemplate",
     "Armor",
     "ArmorRule",
+    "AuditRules",
+    "AuditedService",
     "AuthorizedNetwork",
     "Autoscaling",
     "BodyRouter",
@@ -107,6 +110,7 @@ __all__ = [
     "Consumer",
     "CpuPool",
     "DnsPeering",
+    "Egress",
     "ExistingNetwork",
     "ExtensionCallout",
     "Extensions",
@@ -126,6 +130,7 @@ __all__ = [
     "InferenceGatewayArgs",
     "InferencePool",
     "InferencePoolArgs",
+    "LogArchive",
     "MaintenanceWindow",
     "ManagementStore",
     "Memorystore",
@@ -136,6 +141,7 @@ __all__ = [
     "ModelRoute",
     "ModelRouteArgs",
     "NemoServer",
+    "NetworkRules",
     "NodeInterface",
     "NodeNetwork",
     "NodeTaint",
@@ -154,6 +160,8 @@ __all__ = [
     "RoutingCallout",
     "Scorer",
     "SecretKey",
+    "SecurityBase",
+    "SecurityBaseArgs",
     "SensitiveData",
     "ServedModel",
     "ServicePublication",
