@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,40 @@ def running(folder: Path, *, crds: bool = True) -> Iterator[ApiServer]:
             if crds and CRDS.is_dir():
                 _apply_crds(client, process, folder / "apiserver.log")
         yield server
+
+
+@contextlib.contextmanager
+def restartable(folder: Path) -> Iterator[tuple[ApiServer, Callable[[], contextlib.AbstractContextManager[None]]]]:
+    """Run as `running` does, with a function that stops the API server for the time of a `with` block.
+
+    It comes back on the same port, with the same keys and data.
+    """
+    etcd, apiserver = require("etcd"), require("kube-apiserver")
+    log = folder / "apiserver.log"
+    with contextlib.ExitStack() as processes:
+        store = processes.enter_context(_etcd(etcd, folder))
+        server, process = processes.enter_context(_apiserver(apiserver, folder, store))
+        client = processes.enter_context(server.client())
+
+        @contextlib.contextmanager
+        def outage() -> Iterator[None]:
+            nonlocal process
+            process.kill()  # asked to end it would wait for its watches
+            process.wait(30)
+            yield
+            process = processes.enter_context(start(list(map(str, _argv(process))), log))
+            _wait(lambda: client.get("/readyz").status_code == 200, process, log)
+
+        _wait(lambda: client.get("/readyz").status_code == 200, process, log)
+        if CRDS.is_dir():
+            _apply_crds(client, process, log)
+        yield server, outage
+
+
+def _argv(process: subprocess.Popen[bytes]) -> Sequence[object]:
+    """Return the command that a process was started with."""
+    assert isinstance(process.args, list)
+    return process.args
 
 
 @contextlib.contextmanager
