@@ -72,7 +72,7 @@ class ProducerNetworkArgs(TypedDict):
     zones: public addresses). Default `private` with a VPC that is made here, else `none`."""
     regional_apis: NotRequired[list[str]]
     """Services whose regional endpoint `<service>.<region>.rep.googleapis.com` is reached from pods, e.g. `modelarmor`:
-    each gets a Private Service Connect endpoint, since the addresses of `google_apis` do not serve them."""
+    each gets a Private Service Connect endpoint, the documented private way to it, and a zone that names it."""
     labels: NotRequired[dict[str, str]]
     """Labels of the resources that take them, beside `part-of: penstock`."""
     node_tag: NotRequired[str]
