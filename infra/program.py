@@ -1,65 +1,58 @@
-"""The program: settings, then components, then exports. Wiring only."""
+"""The program: settings, then components, then exports. Wiring only.
+
+An environment is one stack, or two: `<env>-platform` and `<env>-gateway`, by the setting `stacks`. Both read the same
+settings; each checks all of them and declares its part.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-import penstock
 import pulumi
-import pulumi_kubernetes as k8s
+from penstock import ConfigError, ConfigErrors, InferenceCluster
 
+from infra.parts import gateway, platform
 from infra.plan import Plan, load
-from infra.settings import Settings, read
+from infra.settings import GATEWAY, PLATFORM, PREFIX, Settings, read
 
 
 def main() -> None:
-    """Read `pulumi.Config`, check it, declare everything and export the outputs.
+    """Read `pulumi.Config`, check it, declare everything of this stack and export the outputs.
 
     Raises:
         penstock.ConfigErrors: everything that is wrong with the configuration, before anything is registered.
     """
     settings, plan = load(read())
-    for name, value in build(settings, plan).items():
+    for name, value in build(settings, plan, pulumi.get_stack()).items():
         pulumi.export(name, value)
 
 
-def build(settings: Settings, plan: Plan) -> dict[str, Any]:
-    """Declare all components and return the stack's outputs."""
-    provider = _provider(settings)
-    gateway = penstock.InferenceGateway("gateway", plan.gateway, _options(provider))
-    in_namespace = gateway.namespace_resources()
+def stacks(environment: str, config: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the stack of each part of an environment, in the order of updates; the part of a single stack is "".
 
-    router = penstock.BodyRouter("body-router", plan.body_router, _options(provider, in_namespace))
-    for served in plan.replica_sets:
-        penstock.ModelReplicaSet(served["name"], served, _options(provider, in_namespace))
-    pools: Mapping[str, pulumi.Resource] = {
-        args["name"]: penstock.InferencePool(args["name"], args, _options(provider, in_namespace))
-        for args in plan.pools
-    }
-    for route in plan.routes:
-        wanted = [pools[pool["name"]] for pool in route["pools"]]
-        penstock.ModelRoute(penstock.slug(route["model"]), route, _options(provider, [*in_namespace, *wanted]))
-    penstock.Extensions("extensions", plan.extensions, _options(provider, [*in_namespace, router]))
-    return {
-        "gateway": gateway.gateway_name,
-        "namespace": gateway.namespace,
-        "models": [model["name"] for model in plan.body_router["models"]],
-    }
+    Args:
+        environment: names `Pulumi.<environment>.yaml`.
+        config: its configuration, `namespace:key` -> value.
+    """
+    if config.get(f"{PREFIX}stacks") == "two":
+        return {part: f"{environment}-{part}" for part in (PLATFORM, GATEWAY)}
+    return {"": environment}
 
 
-def _provider(settings: Settings) -> pulumi.ProviderResource | None:
-    """Return an explicit provider if the cluster is configured; else the ambient kubeconfig counts."""
-    cluster, kubeconfig = settings.kubernetes, settings.kubeconfig
-    if kubeconfig is None and cluster.context is None and cluster.cluster_identifier is None:
-        return None
-    return k8s.Provider(
-        "kubernetes",
-        kubeconfig=pulumi.Output.secret(kubeconfig.get_secret_value()) if kubeconfig else None,
-        context=cluster.context,
-        cluster_identifier=cluster.cluster_identifier,
-    )
-
-
-def _options(
-    provider: pulumi.ProviderResource | None, depends_on: list[pulumi.Resource] | None = None
-) -> pulumi.ResourceOptions:
-    return pulumi.ResourceOptions(providers=[provider] if provider else None, depends_on=depends_on or None)
+def build(settings: Settings, plan: Plan, stack: str) -> Mapping[str, Any]:
+    """Declare the components of a stack and return its outputs."""
+    if settings["stacks"] == "one":
+        made = platform.declare(plan.platform)
+        if "cluster" not in settings:
+            made = platform.Platform(platform.existing(settings), made.outputs, made.needed)
+        return gateway.declare(plan, made)
+    environment, _, part = stack.rpartition("-")
+    if not environment or part not in (PLATFORM, GATEWAY):
+        expected = f"a stack called `<env>-{PLATFORM}` or `<env>-{GATEWAY}`, since `stacks` is `two`"
+        fix = f"Select it with `--stack`, and the settings with `--config-file Pulumi.{stack}.yaml`"
+        raise ConfigErrors([ConfigError("stack", stack, expected, fix)])
+    if part == PLATFORM:
+        return platform.declare(plan.platform).outputs
+    other = f"{pulumi.get_organization()}/{pulumi.get_project()}/{environment}-{PLATFORM}"
+    cluster = plan.platform.cluster
+    cluster_id = InferenceCluster.id_of(cluster.args) if cluster else ""  # type: ignore[arg-type]
+    return gateway.declare(plan, platform.reference(cluster_id, other))
