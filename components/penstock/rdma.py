@@ -25,7 +25,7 @@ class RdmaNetworkArgs(TypedDict):
     project: NotRequired[str]
     """Project id. Needed in mode `roce`."""
     region: NotRequired[str]
-    """Mode `roce`: region of the subnets."""
+    """Region of the subnets. Needed in mode `roce`."""
     zone: NotRequired[str]
     """Mode `roce`: zone of the nodes; RoCE networks are made for one zone."""
     rails: NotRequired[int]

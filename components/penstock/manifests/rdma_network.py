@@ -19,7 +19,7 @@ MTU = 8896
 """Bytes, the largest packet of Google Cloud: what RDMA networks are made for. Source: GKE, "Maximize GPU network
 bandwidth with GPUDirect RDMA"."""
 
-_FIELDS = {ROCE: ("region", "zone", "cidr", "other_cidrs"), DRANET: ("namespaces",)}
+_FIELDS = {ROCE: ("zone", "cidr", "other_cidrs"), DRANET: ("namespaces",)}
 """Fields that belong to one mode only."""
 _LONGEST_SUFFIX = "-gvnic-1-allow-internal"
 
