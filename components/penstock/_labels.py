@@ -33,6 +33,9 @@ def selector(name: str) -> dict[str, str]:
 
 
 def config_hash(files: Mapping[str, str]) -> str:
-    """Return a digest of a ConfigMap's data: in the pod template it rolls the pods when the data changes."""
+    """Return a digest of a ConfigMap's data; callouts export the same of what they run by (`config_version`).
+
+    In the pod template of a workload that does not reload its files it rolls the pods when the data changes.
+    """
     joined = "\0".join(f"{name}\0{text}" for name, text in sorted(files.items()))
     return hashlib.sha256(joined.encode()).hexdigest()[:16]

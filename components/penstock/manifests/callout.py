@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._labels import CONFIG_HASH, Role, config_hash, labels, selector
+from .._labels import Role, labels, selector
 from .common import (
     GKE_API,
     WAIT_TIMEOUT,
@@ -126,17 +126,14 @@ def backend_policy(callout: Callout, stream_timeout_s: int) -> Manifest:
 
 
 def deployment(callout: Callout) -> Manifest:
-    """Return the Deployment. A change of the ConfigMap changes the pod template's annotation and so rolls the pods."""
+    """Return the Deployment. A change of the ConfigMap does not roll the pods: callouts reload it (docs/reload.md)."""
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     spec = {
         "replicas": callout.replicas,
         "revisionHistoryLimit": 3,
         "strategy": {"type": "Recreate"} if callout.recreate else rolling,
         "selector": {"matchLabels": selector(callout.name)},
-        "template": {
-            "metadata": {"labels": callout.labels, "annotations": {CONFIG_HASH: config_hash(callout.config)}},
-            "spec": _pod(callout),
-        },
+        "template": {"metadata": {"labels": callout.labels}, "spec": _pod(callout)},
     }
     wait = {WAIT_TIMEOUT: str(callout.await_s)} if callout.await_s else None
     name, namespace = callout.name, callout.namespace

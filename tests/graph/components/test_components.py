@@ -11,7 +11,7 @@ from cli.graph.providers import outputs_of
 from cli.graph.recorder import record
 from cli.graph.wire import is_secret
 from tests.support import component_schema
-from tests.support.arguments import CALLOUT, IMAGE, VALID, args_of, children, declared, of_kind
+from tests.support.arguments import CALLOUT, VALID, args_of, children, declared, of_kind
 
 RDMA_NAMES = ["gvnic-1", *(f"rdma-{rail}" for rail in range(8))]
 INVENTORY = {
@@ -237,20 +237,14 @@ def _camel(name):
     return first + "".join(word.capitalize() for word in rest)
 
 
-def test_config_hash_rolls_the_pods_when_the_configuration_changes():
-    def annotations(**changes):
-        template = of_kind(declared("BodyRouter", **changes), "Deployment")["spec"]["template"]
-        return template["metadata"]["annotations"]
+def test_a_changed_configuration_leaves_the_pods_alone_since_callouts_reload_it():
+    def declares(kind, component, **changes):
+        return of_kind(declared(component, **changes), kind)
 
-    assert annotations() == annotations()
-    assert annotations() != annotations(max_body_bytes=4096)
-
-
-def test_picker_rolls_when_objectives_change():
-    def annotations(**changes):
-        template = of_kind(declared("InferencePool", **changes), "Deployment")["spec"]["template"]
-        return template["metadata"]["annotations"]
-
-    first = annotations(objectives=[{"name": "batch", "priority": -1}])
-    assert first != annotations(objectives=[{"name": "batch", "priority": -2}])
-    assert IMAGE  # the arguments name an image, which the hash leaves out: a new image rolls the pods by itself
+    for component, changes in (
+        ("BodyRouter", {"max_body_bytes": 4096}),
+        ("InferencePool", {"objectives": [{"name": "batch", "priority": -2}]}),
+    ):
+        before = {"objectives": [{"name": "batch", "priority": -1}]} if component == "InferencePool" else {}
+        assert declares("ConfigMap", component, **before) != declares("ConfigMap", component, **changes)
+        assert declares("Deployment", component, **before) == declares("Deployment", component, **changes)
