@@ -122,7 +122,7 @@ def _tpu_problems(
         yield ConfigError(f"{path}.compact", True, "no COMPACT placement: machines of a slice are wired together", fix)
     topology = args.get("topology")
     if topology is not None and topology not in machine.topologies:
-        fix = did_you_mean(topology, machine.topologies)
+        fix = f"Use one of: {', '.join(machine.topologies)}"
         yield ConfigError(f"{path}.topology", topology, f"a slice of {machine.machine_type}", fix)
         return
     several = hosts(args) > 1
