@@ -9,6 +9,7 @@ from .._naming import check_label
 from ..errors import ConfigError, did_you_mean
 from .common import check_range
 from .location import check_labels, check_place
+from .references import check_project
 
 if TYPE_CHECKING:
     from ..network import ProducerNetworkArgs
@@ -163,7 +164,7 @@ _EXISTING_RANGES = {"subnetwork": ("node_cidr", "pod_cidr", "service_cidr"), "pr
 def _existing_problems(args: "ProducerNetworkArgs", path: str) -> Iterator[ConfigError]:
     existing = args["existing"]
     where = path.removesuffix(".existing")
-    yield from check_place(path, {"project": host_project(args), "region": args["region"]})
+    yield from check_project(f"{path}.project", existing.get("project"))
     for field in ("network", "subnetwork", "proxy_subnetwork"):
         if field in existing:
             yield from check_label(f"{path}.{field}", str(existing.get(field)), what=f"the {field}'s name")

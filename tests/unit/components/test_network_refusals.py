@@ -63,6 +63,7 @@ REFUSED = [
         "Remove",
     ),
     ("ProducerNetwork", {"existing": {"network": "Main"}}, "args.existing.network", "DNS label", "Rename"),
+    ("ProducerNetwork", {**SHARED, "existing": {**WHOLE, "project": "H"}}, "args.existing.project", "project", "Write"),
     ("ProducerNetwork", {"existing": {"network": "m"}, "mtu": 1500}, "args.mtu", "not made here", "Remove"),
     (
         "ProducerNetwork",
