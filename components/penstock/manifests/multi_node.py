@@ -118,8 +118,11 @@ def _machine_problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[Config
         yield ConfigError(f"{path}.accelerator.count", each, expected, fix)
         return
     linked = args.get("rdma")
-    rails = {machine.rdma_nics for machine in machines if machine.chips == each}
-    if linked and linked.get("rails", 8) not in rails:
-        has = "none" if rails == {0} else ", ".join(str(count) for count in sorted(rails))
-        fix = "Remove `rdma`" if rails == {0} else "Use that number"
-        yield ConfigError(f"{path}.rdma.rails", linked.get("rails", 8), f"the RDMA NICs of the machine ({has})", fix)
+    nics = max(machine.rdma_nics for machine in machines if machine.chips == each)
+    if not linked:
+        return
+    rails = linked.get("rails", 8)
+    if nics == 0:
+        yield ConfigError(f"{path}.rdma", linked["mode"], f"a machine with RDMA; none with {kind} has", "Remove it")
+    elif linked["mode"] == rdma.ROCE and rails in rdma.RAILS and rails != nics:
+        yield ConfigError(f"{path}.rdma.rails", rails, f"the {nics} RDMA NICs of the machine", "Use that number")

@@ -53,14 +53,13 @@ def gpus(args: "ModelReplicaSetArgs") -> int:
 
 def parallel(args: "ModelReplicaSetArgs") -> tuple[int, int]:
     """Return tensor and pipeline parallel sizes: by default layers are shared within a node, stages between nodes."""
-    nodes = args.get("nodes", 1)
     tensor, pipeline = args.get("tensor_parallel"), args.get("pipeline_parallel")
-    world = nodes * gpus(args)
+    world = args.get("nodes", 1) * gpus(args)
     if tensor is None and pipeline is None:
-        return gpus(args), nodes
+        return gpus(args), args.get("nodes", 1)
     if tensor is None:
-        return world // max(1, pipeline or 1), pipeline or 1
-    return tensor, pipeline if pipeline is not None else world // max(1, tensor)
+        tensor = world // max(1, pipeline or 0)
+    return tensor, world // max(1, tensor) if pipeline is None else pipeline
 
 
 def serve_args(args: "ModelReplicaSetArgs", *more: str) -> list[str]:
