@@ -144,7 +144,7 @@ class AcceleratorPool(pulumi.ComponentResource):
         policy = self._workload_policy(name, args)
         pool = gcp.container.NodePool(
             f"{name}-pool",
-            **manifests.node_pool(args, policy, _interfaces(args.get("node_networks"))),
+            **manifests.node_pool(args, policy, _interfaces(name, args)),
             # Limits of the autoscaler hold from the first update on; the first number of nodes is history
             opts=pulumi.ResourceOptions.merge(
                 child_options(self), pulumi.ResourceOptions(ignore_changes=["initialNodeCount"])
@@ -163,14 +163,22 @@ class AcceleratorPool(pulumi.ComponentResource):
         ).name
 
 
-def _interfaces(networks: pulumi.Input[list[NodeInterface]] | None) -> Any:
-    """Return the interfaces as the provider wants them, without the names of their Network objects."""
-    if networks is None:
-        return None
-    if isinstance(networks, list):  # stays known where only the names in it are not
-        return _attached(networks)
+def _interfaces(name: str, args: AcceleratorPoolArgs) -> Any:
+    """Return the interfaces as the provider wants them, without the names of their Network objects.
+
+    A list that is plain stays one, and was checked before: only the names in it may be unknown.
+    """
+    networks = args.get("node_networks")
+    if networks is None or isinstance(networks, list):
+        return None if networks is None else _attached(networks)
+
+    def checked(found: list[NodeInterface]) -> list[dict[str, pulumi.Input[str]]]:
+        _, machine = manifests.chosen(args)
+        raise_if(node_pool_checks.interface_problems(f"{name}.node_networks", len(found), machine))
+        return _attached(found)
+
     resolved: pulumi.Output[list[NodeInterface]] = pulumi.Output.from_input(networks)
-    return resolved.apply(_attached)
+    return resolved.apply(checked)
 
 
 def _attached(networks: list[NodeInterface]) -> list[dict[str, pulumi.Input[str]]]:

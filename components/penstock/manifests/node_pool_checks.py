@@ -154,10 +154,15 @@ def _rdma_problems(args: "AcceleratorPoolArgs", machine: Machine, path: str) -> 
         yield ConfigError(where, "interfaces", "no interfaces beside mode `dranet`", fix)
     elif mode is None and networks is not None:
         yield ConfigError(where, "interfaces", "mode `roce`, which they are for", "Set `rdma: roce`, or remove it")
-    elif isinstance(networks, list) and len(networks) != machine.rdma_nics + 1:
+    elif isinstance(networks, list):
+        yield from interface_problems(where, len(networks), machine)
+
+
+def interface_problems(path: str, count: int, machine: Machine) -> Iterator[ConfigError]:
+    """Yield an error unless `count` interfaces are what a node of that type has beside its first one."""
+    if count != machine.rdma_nics + 1:
         expected = f"{machine.rdma_nics + 1} interfaces: a gVNIC and {machine.rdma_nics} rails"
-        fix = f"Use an RdmaNetwork with {machine.rdma_nics} rails"
-        yield ConfigError(where, len(networks), expected, fix)
+        yield ConfigError(path, count, expected, f"Use an RdmaNetwork with {machine.rdma_nics} rails")
 
 
 def _version_problems(args: "AcceleratorPoolArgs", accelerator: Accelerator, path: str) -> Iterator[ConfigError]:

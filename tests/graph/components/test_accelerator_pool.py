@@ -160,7 +160,7 @@ def test_dranet_leaves_the_networks_to_gke():
     assert inputs["nodeConfig"]["labels"]["cloud.google.com/gke-networking-dra-driver"] == "true"
 
 
-def test_networks_may_come_from_another_component(preview):
+def with_networks_of_another(preview, count):
     class Maker(pulumi.CustomResource):
         name: pulumi.Output[str]
 
@@ -170,18 +170,27 @@ def test_networks_may_come_from_another_component(preview):
     def program():
         made = Maker()
         networks = made.name.apply(
-            lambda name: [{"name": "n", "network": f"{name}-{i}", "subnetwork": f"{name}-{i}"} for i in range(9)]
+            lambda name: [{"name": "n", "network": f"{name}-{i}", "subnetwork": f"{name}-{i}"} for i in range(count)]
         )
         penstock.AcceleratorPool("it", args_of("AcceleratorPool", rdma="roce", node_networks=networks))
 
-    graph = record(program, "test", preview=preview)
-    (found,) = (item for item in graph.resources if item.type == POOL)
+    (found,) = (item for item in record(program, "test", preview=preview).resources if item.type == POOL)
+    return found
+
+
+def test_networks_may_come_from_another_component(preview):
+    found = with_networks_of_another(preview, 9)
     attached = found.inputs["networkConfig"]["additionalNodeNetworkConfigs"]
     if preview:
         assert attached == UNKNOWN
     else:
         assert attached[8] == {"network": "made-8", "subnetwork": "made-8"}
     assert "test:index:Maker::maker" in found.dependencies
+
+
+def test_networks_of_another_component_are_counted_when_they_are_known():
+    with pytest.raises(penstock.ConfigErrors, match=r"it\.node_networks: got 5, expected 9 interfaces"):
+        with_networks_of_another(False, 5)
 
 
 def test_compact_placement():
