@@ -13,12 +13,12 @@ help: ## Show this help
 
 setup: $(STAMP) ## Install everything into .venv from pinned versions
 
-$(STAMP): pyproject.toml components/pyproject.toml constraints.txt
+$(STAMP): pyproject.toml components/pyproject.toml services/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Penstock needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing the pinned packages into $(VENV) (about a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet -e ./components -e '.[dev]'
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet -e ./components -e ./services -e '.[dev]'
 	@touch $@
 
 local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this machine
