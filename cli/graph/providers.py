@@ -57,6 +57,9 @@ def outputs_of(graph: Graph | None = None) -> Mapping[str, Outputs]:
     made["gcp:serviceaccount/account:Account"] = _service_account
     made["gcp:certificatemanager/dnsAuthorization:DnsAuthorization"] = _dns_authorization
     made["gcp:apigee/organization:Organization"] = lambda resource: _named("organizations/{projectId}", resource)
+    made["gcp:apigee/instance:Instance"] = _apigee_instance
+    made["gcp:apigee/endpointAttachment:EndpointAttachment"] = lambda resource: {"host": _address(resource.key)}
+    made["gcp:memorystore/instance:Instance"] = _memorystore
     made[GATEWAY] = _gateway
     if graph is not None:
         made[STACK_REFERENCE] = lambda resource: _stack(resource, graph)
@@ -91,6 +94,23 @@ def _service_account(resource: Resource) -> dict[str, Any]:
     email = f"{resource.inputs['accountId']}@{project}.iam.gserviceaccount.com"
     name = f"projects/{project}/serviceAccounts/{email}"
     return {"id": name, "name": name, "email": email, "member": f"serviceAccount:{email}"}
+
+
+def _apigee_instance(resource: Resource) -> dict[str, Any]:
+    """Return an Apigee runtime's service attachment, which lives in a project of Google's; it may only be read."""
+    organization, name = resource.inputs.get("orgId"), resource.inputs.get("name")
+    identifier = resource.options.get("read", f"{organization}/instances/{name}")
+    return {"id": identifier, "serviceAttachment": "projects/apigee-tenant/regions/any/serviceAttachments/apigee"}
+
+
+def _memorystore(resource: Resource) -> dict[str, Any]:
+    """Return a Memorystore instance's one endpoint and the authority of its certificate."""
+    connection = {"pscAutoConnection": {"ipAddress": _address(resource.key), "port": 6379}}
+    certificate = "-----BEGIN CERTIFICATE-----\n(offline)\n-----END CERTIFICATE-----\n"
+    authorities = [{"caCerts": [{"certificates": [certificate]}]}]
+    name = "projects/{project}/locations/{location}/instances/{instanceId}"
+    found = {"endpoints": [{"connections": [connection]}], "managedServerCas": authorities}
+    return found | {"id": _fill(name, resource)}
 
 
 def _dns_authorization(resource: Resource) -> dict[str, Any]:

@@ -92,6 +92,24 @@ VALID: Mapping[str, Mapping[str, Any]] = {
         "project": "producer-1",
         "project_number": "123456789012",
     },
+    "Guardrails": {
+        "mode": "bundled",
+        "namespace": "inference",
+        "templates": [{"name": "base", "filters": {"prompt_injection": "MEDIUM_AND_ABOVE"}}],
+        "image": IMAGE,
+    },
+    "ApiManagement": {
+        "mode": "bundled",
+        "namespace": "inference",
+        "products": [{"name": "chat", "models": ["m1"], "limits": ["per-key"]}],
+        "limits": [{"name": "per-key", "scope": "key", "kind": "requests", "amount": 60, "window": "minute"}],
+        "image": IMAGE,
+    },
+    "SecurityBase": {
+        "name": "penstock-dev",
+        "network": {"namespace": "inference", "proxy_range": "10.9.0.0/23", "multi_node": ["m1-a"]},
+        "audit": {"project": "producer-1", "archive": {"location": "us-central1"}},
+    },
     "ModelBucket": {"name": "producer-1-models", "project": "producer-1", "region": "us-central1"},
 }
 

@@ -1,6 +1,6 @@
 """The Apigee Operator's objects, and what is refused of Apigee's settings.
 
-No public schema exists for the group apim.googleapis.com. Shapes are those of Apigee Operator 1.1, "Resource reference",
+No public schema exists for apim.googleapis.com. Shapes are those of Apigee Operator 1.1, "Resource reference",
 and of Google's samples; those of templates and their rules are the least certain.
 """
 

@@ -62,7 +62,7 @@ def calls_google_apis(args: "GuardrailsArgs") -> bool:
 
 def has_engine(args: "GuardrailsArgs") -> bool:
     """Return whether a callout of ours takes part, wherever it runs."""
-    return args["mode"] in (BUNDLED, NEMO) or (args["mode"] == MODEL_ARMOR and args.get("streaming") != UNSCREENED)
+    return args["mode"] in (BUNDLED, NEMO) or args.get("streaming") in (REFUSE, CALLOUT)
 
 
 def has_workload(args: "GuardrailsArgs") -> bool:
@@ -72,7 +72,7 @@ def has_workload(args: "GuardrailsArgs") -> bool:
 
 def streams_screened(args: "GuardrailsArgs") -> bool:
     """Return whether no streamed answer reaches a client unscreened."""
-    return args["mode"] in (BUNDLED, NEMO) or (args["mode"] == MODEL_ARMOR and args.get("streaming") != UNSCREENED)
+    return has_engine(args)
 
 
 def callouts(args: "GuardrailsArgs") -> "list[ExtensionCallout]":

@@ -6,6 +6,7 @@ import pytest
 
 from cli.graph.schemas import SchemaSet
 from tests.support.arguments import CALLOUT, IMAGE, declared
+from tests.support.traffic import with_rules
 
 CRDS = Path(__file__).parents[4] / "shared" / "crds"
 
@@ -36,6 +37,17 @@ SHAPES = [
     ("Extensions", {}),
     ("Extensions", {"callouts": [{**CALLOUT, "name": f"c{number}"} for number in range(3)]}),
     ("Extensions", {"callouts": [{**CALLOUT, "metadata": {"a{b}": '[{"x": "y, z"}]' + "v" * 1000}}]}),
+    (
+        "Extensions",
+        {
+            "callouts": [
+                {"name": "apigee", "apigee_backend": "a", "events": CALLOUT["events"], "metadata": {"a-b": "true"}}
+            ]
+        },
+    ),
+    ("ApiManagement", {}),
+    ("Guardrails", {}),
+    ("SecurityBase", with_rules()),
     ("Extensions", {"match": "request.path.startsWith('/v1/') && request.method == 'POST'"}),
     (
         "Extensions",

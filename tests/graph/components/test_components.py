@@ -45,6 +45,36 @@ INVENTORY = {
     },
     "ModelRoute": {"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute": ["it-route"]},
     "Extensions": {"kubernetes:networking.gke.io/v1:GCPRoutingExtension": ["it-routing"]},
+    "Guardrails": {
+        "kubernetes:core/v1:ServiceAccount": ["it-service-account"],
+        "kubernetes:core/v1:ConfigMap": ["it-config"],
+        "kubernetes:apps/v1:Deployment": ["it-deployment"],
+        "kubernetes:core/v1:Service": ["it-service"],
+        "kubernetes:networking.gke.io/v1:HealthCheckPolicy": ["it-health"],
+        "kubernetes:networking.gke.io/v1:GCPBackendPolicy": ["it-backend"],
+        "kubernetes:policy/v1:PodDisruptionBudget": ["it-budget"],
+    },
+    "ApiManagement": {
+        "kubernetes:core/v1:PersistentVolumeClaim": ["it-data"],
+        "kubernetes:core/v1:ServiceAccount": ["it-service-account"],
+        "kubernetes:core/v1:ConfigMap": ["it-config"],
+        "kubernetes:apps/v1:Deployment": ["it-deployment"],
+        "kubernetes:core/v1:Service": ["it-service"],
+        "kubernetes:networking.gke.io/v1:HealthCheckPolicy": ["it-health"],
+        "kubernetes:networking.gke.io/v1:GCPBackendPolicy": ["it-backend"],
+        "kubernetes:policy/v1:PodDisruptionBudget": ["it-budget"],
+    },
+    "SecurityBase": {
+        "kubernetes:networking.k8s.io/v1:NetworkPolicy": [
+            *[f"it-policy-{path}" for path in ("default-deny", "dns", "callouts", "pickers", "replicas")],
+            *[f"it-policy-{path}" for path in ("metrics-callouts", "metrics-replicas", "nodes-m1-a")],
+        ],
+        "gcp:projects/iAMAuditConfig:IAMAuditConfig": [
+            f"it-audit-{service}" for service in ("container", "modelarmor", "networkservices", "storage")
+        ],
+        "gcp:logging/projectBucketConfig:ProjectBucketConfig": ["it-audit-bucket"],
+        "gcp:logging/projectSink:ProjectSink": ["it-audit-sink"],
+    },
     "ServicePublication": {"gcp:compute/serviceAttachment:ServiceAttachment": ["it-attachment"]},
     "PrivateEndpoint": {
         "gcp:compute/address:Address": ["it-address"],
