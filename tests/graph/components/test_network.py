@@ -104,6 +104,7 @@ def test_only_proxies_and_health_checks_come_in_and_only_to_nodes(preview):
     }
     for rule in rules.values():
         assert rule["direction"] == "INGRESS"
+        assert rule["network"].endswith("/global/networks/penstock-dev-vpc")
         assert rule["allows"] == [{"protocol": "tcp", "ports": ["8000", "9002-9009"]}]
         assert rule["targetTags"] == ["penstock-dev-node"]
         assert "targetServiceAccounts" not in rule
@@ -182,7 +183,12 @@ def test_nat_and_zones_can_be_added_to_a_vpc_that_exists(preview):
     assert of_type(graph, "gcp:compute/routerNat:RouterNat").keys() == {"it-nat"}
     assert len(of_type(graph, "gcp:dns/managedZone:ManagedZone")) == 3
     assert not of_type(graph, NETWORK)
-    assert not of_type(graph, "gcp:compute/route:Route")  # the VPC's own routes are not ours to judge
+
+
+def test_routes_of_a_vpc_that_exists_are_not_ours(preview):
+    graph = graph_of(preview=preview, existing={"network": "main"}, google_apis="private")
+    assert of_type(graph, "gcp:dns/managedZone:ManagedZone")
+    assert not of_type(graph, "gcp:compute/route:Route")
 
 
 def test_in_a_shared_vpc_nothing_is_made(preview):
