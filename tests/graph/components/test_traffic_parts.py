@@ -254,7 +254,7 @@ class TestBundledManagement:
         container = of_kind(graph, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
         reference = {"secretKeyRef": {"name": "valkey", "key": "word"}}
         assert container["env"] == [{"name": "VALKEY_PASSWORD", "valueFrom": reference}]
-        assert "--requirepass $(VALKEY_PASSWORD)" in container["args"]
+        assert container["args"][-2:] == ["--requirepass", "$(VALKEY_PASSWORD)"]
         env = of_kind(graph, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
         assert {"name": "PENSTOCK_STORE_PASSWORD", "valueFrom": reference} in env
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
