@@ -18,6 +18,8 @@ class WeightedPool(TypedDict):
     """Name of the InferencePool object."""
     weight: NotRequired[int]
     """Share relative to the other pools, 0 to 1,000,000. Default 1. A canary is a pool with a small weight."""
+    objective_objects: NotRequired[bool]
+    """Whether the pool's picker knows objectives by their InferenceObjectives: an upstream profile. Default false."""
 
 
 class ModelRouteArgs(TypedDict):

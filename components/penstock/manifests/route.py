@@ -46,10 +46,8 @@ def route(args: "ModelRouteArgs") -> Manifest:
     """
     name = slug(args["model"])
     rule: Manifest = {"matches": _matches(args), "backendRefs": _backends(args)}
-    objective = args.get("objective")
-    if objective is not None:
-        header = {"name": OBJECTIVE_HEADER, "value": objective}
-        rule["filters"] = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [header]}}]
+    if args.get("objective") is not None and not any(pool.get("objective_objects") for pool in args["pools"]):
+        rule["filters"] = [_objective(args["objective"])]
     parent: Manifest = {"group": GATEWAY_API, "kind": "Gateway", "name": args["gateway"]}
     if args.get("listener") is not None:
         parent["sectionName"] = args["listener"]
@@ -84,10 +82,26 @@ def _matches(args: "ModelRouteArgs") -> list[Manifest]:
 
 
 def _backends(args: "ModelRouteArgs") -> list[Manifest]:
-    return [
-        {"group": INFERENCE_API, "kind": "InferencePool", "name": pool["name"], "weight": pool.get("weight", 1)}
-        for pool in args["pools"]
-    ]
+    """Return the pools by weight.
+
+    An InferenceObjective belongs to one pool and has the pool's name in its own, so a route to pools that know them by
+    these objects names another objective at each of its pools.
+    """
+    objective, per_pool = args.get("objective"), any(pool.get("objective_objects") for pool in args["pools"])
+    found: list[Manifest] = []
+    for pool in args["pools"]:
+        name = pool["name"]
+        entry = {"group": INFERENCE_API, "kind": "InferencePool", "name": name, "weight": pool.get("weight", 1)}
+        if objective is not None and per_pool:
+            named = f"{name}-{objective}" if pool.get("objective_objects") else objective
+            entry["filters"] = [_objective(named)]
+        found.append(entry)
+    return found
+
+
+def _objective(name: str) -> Manifest:
+    header = {"name": OBJECTIVE_HEADER, "value": name}
+    return {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [header]}}
 
 
 def _path_problems(paths: list[str], where: str) -> Iterator[ConfigError]:

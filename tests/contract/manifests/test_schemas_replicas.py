@@ -23,6 +23,7 @@ SHAPES = [
     ("ModelReplicaSet", GROUP | {"source": None, "weights": WEIGHTS | {"method": "streamer"}}, {"LeaderWorkerSet"}),
     ("ModelReplicaSet", GROUP | TO_ZERO, {"LeaderWorkerSet", "ScaledObject", "PodMonitoring"}),
     ("ModelReplicaSet", TO_ZERO, {"ScaledObject", "PodMonitoring"}),
+    ("ModelRoute", {"objective": "batch", "pools": [{"name": "m1-a", "objective_objects": True}]}, {"HTTPRoute"}),
     ("InferencePool", {"leader_only": True, "monitoring": True}, {"InferencePool", "PodMonitoring"}),
     ("InferencePool", {"picker": {"image": IMAGE, "discovery": "kubernetes"}}, {"InferencePool"}),
     (

@@ -438,3 +438,12 @@ class TestPickers:
         assert "inference_objective_request_error_total" in penstock.InferencePool.activity_query(args)
         args["picker"] = {"image": IMAGE}
         assert "penstock_picker_refusals_total" in penstock.InferencePool.activity_query(args, "c1")
+
+    def test_a_route_names_the_objectives_of_each_pool_as_its_picker_knows_them(self):
+        pools = [{"name": "m1-a", "objective_objects": True}, {"name": "m1-b"}]
+        (rule,) = of_kind(declared("ModelRoute", pools=pools, objective="batch"), "HTTPRoute")["spec"]["rules"]
+        assert "filters" not in rule
+        named = [ref["filters"][0]["requestHeaderModifier"]["set"][0]["value"] for ref in rule["backendRefs"]]
+        assert named == ["m1-a-batch", "batch"]
+        graph = declared("InferencePool", **GAIE, objectives=[{"name": "batch", "priority": -1}])
+        assert of_kind(graph, "InferenceObjective")["metadata"]["name"] == named[0]
