@@ -46,6 +46,9 @@ OLDEST_S = Gauge("penstock_picker_metrics_age_seconds", "Age of the oldest readi
 IN_FLIGHT = Gauge("penstock_picker_in_flight", "Requests picked for and not ended")
 PREFIX_ENTRIES = Gauge("penstock_picker_prefix_entries", "Distinct blocks in the prefix index")
 
+for _reason in ("no_endpoints", "saturated"):
+    REFUSALS.labels(_reason)  # from 0 on: the first refusal must be seen to rise, it is what starts a pool at zero
+
 _FOUND, _MISSED = ("yes",), ("no",)
 PREFIX_BLOCKS.counts.update({_FOUND: 0, _MISSED: 0})
 _OTHER = ("other",)

@@ -323,10 +323,11 @@ class TestAutoscaling:
 
         from services.picker import observe
 
-        observe.REFUSALS.labels("no_endpoints").inc(0)
+        assert observe.REFUSALS
         served = generate_latest().decode()
-        for name in PENSTOCK_COUNTERS:
+        for name in PENSTOCK_COUNTERS:  # a series that only begins with the first request never rises
             assert f"\n{name}" in served
+        assert '\npenstock_picker_refusals_total{reason="no_endpoints"}' in served
 
     def test_keda_asks_with_its_own_identity(self):
         graph = declared("ModelReplicaSet", **TO_ZERO)
