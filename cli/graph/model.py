@@ -45,7 +45,7 @@ class Graph:
 
     Parents and dependencies therefore stand before what needs them. An environment of several stacks is one graph:
     its parts follow each other in the order of their updates. `notes` tell what the recording could not
-    know (a secret that cannot be decrypted offline).
+    know (a secret that cannot be decrypted offline) and what the program warns of.
     """
 
     environment: str

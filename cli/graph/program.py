@@ -12,7 +12,7 @@ from cli.errors import UsageError
 from cli.graph.model import Graph, Resource
 from cli.graph.monitor import DuplicateResource
 from cli.graph.project import Project, find_root, load_project
-from cli.graph.providers import FUNCTIONS, outputs_of
+from cli.graph.providers import Answers
 from cli.graph.recorder import record
 
 
@@ -54,6 +54,7 @@ def record_environment(environment: str, *, preview: bool = False, root: Path | 
 
 
 def _record(program: ModuleType, project: Project, stack: str, before: Graph | None, *, preview: bool) -> Graph:
+    answers = Answers(before)
     return record(
         program.main,
         stack,
@@ -61,8 +62,8 @@ def _record(program: ModuleType, project: Project, stack: str, before: Graph | N
         preview=preview,
         config=project.config,
         secret_keys=project.secret_keys,
-        functions=FUNCTIONS,
-        outputs=outputs_of(before),
+        functions=answers.functions,
+        outputs=answers.outputs,
     )
 
 
@@ -81,7 +82,8 @@ def _joined(project: Project, preview: bool, parts: list[tuple[str | None, Graph
                 raise DuplicateResource(resource.type, resource.name, (first.parent, resource.parent))
             resources[resource.key] = replace(resource, part=part)
     outputs = {name: value for _, graph in parts for name, value in graph.outputs.items()}
-    return Graph(project.environment, preview, tuple(resources.values()), outputs, project.notes)
+    notes = [*project.notes, *(note for _, graph in parts for note in graph.notes)]
+    return Graph(project.environment, preview, tuple(resources.values()), outputs, tuple(dict.fromkeys(notes)))
 
 
 def _program(root: Path) -> ModuleType:

@@ -18,6 +18,7 @@ COMPUTE = "https://www.googleapis.com/compute/v1/"
 FORWARDING_RULES = "networking.gke.io/forwarding-rules"
 """Annotation by which a programmed Gateway names its forwarding rules, one for each listener. Undocumented."""
 GATEWAY = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
+LIST_FORWARDING_RULES = "gcp:compute/getForwardingRules:getForwardingRules"
 STACK_REFERENCE = "pulumi:pulumi:StackReference"
 
 _IDS: Mapping[str, str] = {
@@ -46,24 +47,59 @@ _IDS: Mapping[str, str] = {
 _ADDRESSED = {"gcp:compute/address:Address": "address", "gcp:compute/forwardingRule:ForwardingRule": "ipAddress"}
 
 
-def outputs_of(graph: Graph | None = None) -> Mapping[str, Outputs]:
-    """Return what providers add to inputs, by resource type.
+class Answers:
+    """What providers answer during one recording: outputs, by resource type, and functions, by token.
 
     Args:
         graph: what a `StackReference` reads: the part of the environment that is updated before.
     """
-    made: dict[str, Outputs] = dict.fromkeys(_IDS, _identified)
-    made["gcp:container/cluster:Cluster"] = _cluster
-    made["gcp:serviceaccount/account:Account"] = _service_account
-    made["gcp:certificatemanager/dnsAuthorization:DnsAuthorization"] = _dns_authorization
-    made["gcp:apigee/organization:Organization"] = lambda resource: _named("organizations/{projectId}", resource)
-    made["gcp:apigee/instance:Instance"] = _apigee_instance
-    made["gcp:apigee/endpointAttachment:EndpointAttachment"] = lambda resource: {"host": _address(resource.key)}
-    made["gcp:memorystore/instance:Instance"] = _memorystore
-    made[GATEWAY] = _gateway
-    if graph is not None:
-        made[STACK_REFERENCE] = lambda resource: _stack(resource, graph)
-    return made
+
+    def __init__(self, graph: Graph | None = None) -> None:
+        self._rules: list[dict[str, Any]] = []
+        self._addresses: dict[str, str] = {}
+        outputs: dict[str, Outputs] = dict.fromkeys(_IDS, _identified)
+        outputs["gcp:compute/address:Address"] = self._reserve
+        outputs["gcp:container/cluster:Cluster"] = _cluster
+        outputs["gcp:serviceaccount/account:Account"] = _service_account
+        outputs["gcp:certificatemanager/dnsAuthorization:DnsAuthorization"] = _dns_authorization
+        outputs["gcp:apigee/organization:Organization"] = lambda resource: _named("organizations/{projectId}", resource)
+        outputs["gcp:apigee/instance:Instance"] = _apigee_instance
+        outputs["gcp:apigee/endpointAttachment:EndpointAttachment"] = lambda resource: {"host": _address(resource.key)}
+        outputs["gcp:memorystore/instance:Instance"] = _memorystore
+        outputs[GATEWAY] = self._program
+        if graph is not None:
+            outputs[STACK_REFERENCE] = lambda resource: _stack(resource, graph)
+        self.outputs: Mapping[str, Outputs] = outputs
+        self.functions: Mapping[str, Function] = {LIST_FORWARDING_RULES: self._list}
+
+    def _reserve(self, resource: Resource) -> dict[str, Any]:
+        found = _identified(resource)
+        address = resource.inputs.get("address") or found["address"]
+        self._addresses[str(resource.inputs.get("name"))] = address
+        return found
+
+    def _program(self, resource: Resource) -> dict[str, Any]:
+        """Return a programmed Gateway's metadata, which names a forwarding rule for each listener in their order."""
+        named = [item["value"] for item in resource.inputs["spec"].get("addresses", [])]
+        address = self._addresses.get(named[0], "") if named else _address(resource.key)
+        names = []
+        for listener in resource.inputs["spec"]["listeners"]:
+            names.append(f"gkegw1-{_digest(resource.key)[:4]}-{listener['name']}")
+            port = listener["port"]
+            rule = {"name": names[-1], "ipAddress": address, "portRange": f"{port}-{port}"}
+            self._rules.append(rule | {"loadBalancingScheme": "INTERNAL_MANAGED"})
+        metadata = dict(resource.inputs.get("metadata", {}))
+        annotations = {**metadata.get("annotations", {}), FORWARDING_RULES: ",".join(names)}
+        return {"metadata": metadata | {"annotations": annotations}}
+
+    def _list(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Return the forwarding rules of the Gateways that were programmed so far."""
+        return {"id": "rules", **args, "rules": list(self._rules)}
+
+
+def outputs_of(graph: Graph | None = None) -> Mapping[str, Outputs]:
+    """Return what providers add to inputs, by resource type; `graph` is as for `Answers`."""
+    return Answers(graph).outputs
 
 
 def _identified(resource: Resource) -> dict[str, Any]:
@@ -119,17 +155,6 @@ def _dns_authorization(resource: Resource) -> dict[str, Any]:
     return _identified(resource) | {"dnsResourceRecords": [record]}
 
 
-def _gateway(resource: Resource) -> dict[str, Any]:
-    """Return a programmed Gateway's metadata: its forwarding rules' names in the order of its listeners."""
-    metadata = dict(resource.inputs.get("metadata", {}))
-    rules = [
-        f"gkegw1-{_digest(resource.key)[:4]}-{listener['name']}" for listener in resource.inputs["spec"]["listeners"]
-    ]
-    return {
-        "metadata": metadata | {"annotations": {**metadata.get("annotations", {}), FORWARDING_RULES: ",".join(rules)}}
-    }
-
-
 def _stack(resource: Resource, graph: Graph) -> dict[str, Any]:
     """Return another stack's outputs as its last update left them."""
     secret = [name for name, value in graph.outputs.items() if redact(value) != value]
@@ -154,7 +179,3 @@ def _address(key: str) -> str:
 
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-FUNCTIONS: Mapping[str, Function] = {}
-"""Answers to provider functions by token."""

@@ -14,6 +14,7 @@ import pulumi
 from pulumi.runtime import settings, stack
 from pulumi.runtime.config import set_all_config
 from pulumi.runtime.mocks import MockEngine
+from pulumi.runtime.proto import engine_pb2
 
 from cli.graph.model import Graph, Resource
 from cli.graph.monitor import STACK, Function, Outputs, RecordingMonitor
@@ -49,6 +50,7 @@ def record(
         UnansweredFunction: a provider function was called that `functions` does not answer.
         Exception: whatever the program raised, unchanged.
     """
+    engine = _Engine()
     monitor = RecordingMonitor(project, environment, preview=preview, functions=functions, outputs=outputs)
     order: list[str] = []
 
@@ -58,7 +60,7 @@ def record(
             project=project,
             stack=environment,
             monitor=monitor,
-            engine=MockEngine(None),
+            engine=engine,
             dry_run=preview,
             organization="organization",
         )
@@ -74,7 +76,22 @@ def record(
         preview=preview,
         resources=_in_order(monitor, order),
         outputs=monitor.registered_outputs.get(STACK, {}),
+        notes=tuple(engine.warnings),
     )
+
+
+class _Engine(MockEngine):
+    """Keeps what the program warns of (`pulumi.log.warn`), in its order."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.warnings: list[str] = []
+
+    def Log(self, request: engine_pb2.LogRequest) -> None:
+        if request.severity == engine_pb2.WARNING:
+            self.warnings.append(request.message)
+        else:
+            super().Log(request)  # type: ignore[no-untyped-call]
 
 
 def _observed(program: Program, order: list[str]) -> Awaitable[None] | None:

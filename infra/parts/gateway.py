@@ -20,6 +20,8 @@ def declare(plan: Plan, platform: Platform) -> dict[str, Any]:
     inside = _options(platform, gateway.namespace_resources())
 
     router = plan.body_router.declare(inside)
+    if plan.security:
+        plan.security.declare(inside)
     claims = [plan.claims.declare(inside)] if plan.claims else []
     served = _options(platform, [*gateway.namespace_resources(), *platform.needed, *claims])
     for replica_set in plan.replica_sets:

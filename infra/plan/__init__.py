@@ -8,9 +8,10 @@ import penstock
 from penstock import ConfigErrors
 from penstock.errors import raise_if
 
-from infra.plan import checks, entry, models, platform
+from infra.plan import checks, entry, models, needed, platform
 from infra.plan.planned import LATER, Planned, begins
 from infra.plan.platform import PlatformPlan
+from infra.plan.security import security
 from infra.settings import Report, Settings, settings_of
 
 __all__ = ["LATER", "Plan", "Planned", "PlatformPlan", "load", "make"]
@@ -30,14 +31,15 @@ class Plan:
     claims: Planned[penstock.RdmaNetwork] | None
     api_management: Planned[penstock.ApiManagement] | None
     guardrails: Planned[penstock.Guardrails] | None
+    security: Planned[penstock.SecurityBase] | None
     publication: Planned[penstock.ServicePublication] | None
     endpoints: list[Planned[penstock.PrivateEndpoint]]
 
     def components(self) -> Iterator[Planned[Any]]:
         """Yield every component."""
         yield from self.platform.components()
-        single = (self.gateway, self.body_router, self.claims, self.api_management, self.guardrails, self.publication)
-        yield from (one for one in single if one is not None)
+        single = (self.gateway, self.body_router, self.claims, self.api_management, self.guardrails, self.security)
+        yield from (one for one in (*single, self.publication) if one is not None)
         for several in (self.replica_sets, self.pools, self.routes, self.endpoints):
             yield from several
         yield self.extensions
@@ -56,6 +58,7 @@ def load(raw: Any) -> tuple[Settings, Plan]:
     settings = settings_of(raw, report)
     if "" in report.replaced:
         raise ConfigErrors(report.errors)
+    needed.fill(settings, report)
     plan = make(settings)
     errors = [error for planned in plan.components() for error in planned.problems()]
     errors += checks.problems(settings)
@@ -71,17 +74,19 @@ def make(settings: Settings) -> Plan:
     guardrails = entry.guardrails(settings)
     api_management = entry.api_management(settings, guardrails)
     sets = [(at, number) for at, model in enumerate(settings["models"]) for number in range(len(model["replica_sets"]))]
+    replica_sets = [models.replica_set(settings, at, number) for at, number in sets]
     return Plan(
         platform=platform.make(settings),
         gateway=gateway,
         body_router=entry.body_router(settings),
         extensions=entry.extensions(settings, api_management, guardrails),
-        replica_sets=[models.replica_set(settings, at, number) for at, number in sets],
+        replica_sets=replica_sets,
         pools=[models.pool(settings, at, number, gateway.args) for at, number in sets],
         routes=[models.route(settings, at, listener) for at in range(len(settings["models"]))],
         claims=entry.claims(settings),
         api_management=api_management,
         guardrails=guardrails,
+        security=security(settings, replica_sets, api_management, guardrails),
         publication=entry.publication(settings),
         endpoints=[entry.endpoint(settings, index) for index in range(len(settings["private_endpoints"]))],
     )

@@ -20,13 +20,12 @@ def problems(settings: Settings) -> Iterator[ConfigError]:
     """Yield everything that does not fit together, by the paths of settings."""
     yield from _stack_problems(settings)
     yield from _name_problems(settings)
-    for check in (_objective_problems, _weight_problems, _autoscaling_problems):
+    for check in (_objective_problems, _autoscaling_problems):
         yield from check(settings)
     yield from hardware.problems(settings)
     yield from _model_reference_problems(settings)
     yield from _publication_problems(settings)
     yield from _endpoint_problems(settings)
-    yield from _network_problems(settings)
 
 
 def sets(settings: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -95,19 +94,6 @@ def _objective_problems(settings: Settings) -> Iterator[ConfigError]:
             yield ConfigError(f"models[{at}].objectiveApi", api, "an API of `addons.objectiveApis`", fix)
 
 
-def _weight_problems(settings: Settings) -> Iterator[ConfigError]:
-    for path, both in sets(settings):
-        if "weights" not in both:
-            continue
-        if "bucket" not in both["weights"] and "model_bucket" not in settings:
-            fix = "Name the bucket, or set `modelBucket`"
-            yield ConfigError(f"{path}.weights.bucket", None, "the bucket that the weights are in", fix)
-        for name, key in (("project", "project"), ("project_number", "projectNumber")):
-            if name not in both["weights"] and name not in settings:
-                expected = f"a value: {path} reads its weights by an identity of the project"
-                yield ConfigError(key, None, expected, "Set it")
-
-
 def _autoscaling_problems(settings: Settings) -> Iterator[ConfigError]:
     """Check that what an autoscaler needs is installed, where this environment says what is installed."""
     addons = settings.get("addons", {})
@@ -153,9 +139,6 @@ def _publication_problems(settings: Settings) -> Iterator[ConfigError]:
         yield ConfigError("publication", "...", expected, "Give the Gateway certificates")
     elif own.get("port", 443) != 443:
         yield ConfigError("publication.port", own.get("port"), "443, the listener with TLS", "Leave it out")
-    if "network" not in settings and "nat_subnetworks" not in own:
-        expected = "URIs of subnetworks of purpose PRIVATE_SERVICE_CONNECT"
-        yield ConfigError("publication.natSubnetworks", None, expected, "Set it, or declare `network`")
 
 
 def _endpoint_problems(settings: Settings) -> Iterator[ConfigError]:
@@ -199,19 +182,3 @@ def _accepts(entry: Any, project: str, network: str) -> bool:
 def _path(uri: str) -> str:
     """Return the part of a URI that names the resource, whatever stands before it."""
     return uri[max(uri.find("projects/"), 0) :]
-
-
-def _network_problems(settings: Settings) -> Iterator[ConfigError]:
-    """Check that what is filled in from `network` and `publication` can be."""
-    gateway: Any = settings["gateway"]
-    if "network" not in settings and "address" in gateway and "subnetwork" not in gateway["address"]:
-        expected = "the URI of the subnetwork that the address is taken from"
-        yield ConfigError("gateway.address.subnetwork", None, expected, "Set it, or declare `network`")
-    api: Any = settings.get("api_management", {})
-    store = api.get("store", {}).get("memorystore")
-    if store is not None and "network" not in store and "network" not in settings:
-        yield ConfigError("apiManagement.store.memorystore.network", None, "the URI of the network", "Set it")
-    bridge = api.get("apigee", {}).get("bridge")
-    if bridge is not None and "service_attachment" not in bridge and "publication" not in settings:
-        expected = "the URI of the Gateway's service attachment"
-        yield ConfigError("apiManagement.apigee.bridge.serviceAttachment", None, expected, "Set it, or `publication`")

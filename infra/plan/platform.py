@@ -6,6 +6,7 @@ from typing import Any
 
 import penstock
 from penstock.manifests import rdma
+from penstock.manifests.cluster import node_account
 
 from infra.plan.common import moves, place
 from infra.plan.planned import LATER, Planned, given
@@ -65,13 +66,16 @@ def features(settings: Settings) -> list[str]:
         found.append("dranet")
     if settings.get("api_management", {}).get("mode") == "apigee":
         found.append("apigee")
-    if settings.get("cluster", {}).get("fqdn_network_policy", True):
+    if settings.get("security", {}).get("network") is not None:
         found.append("fqdn-policy")
     return found
 
 
 def _network(settings: Settings) -> Planned[penstock.ProducerNetwork]:
     args = place(settings) | given(settings["network"])
+    if "cluster" in settings and not {"node_tag", "node_service_accounts"} & args.keys():
+        cluster: Any = place(settings)
+        args["node_service_accounts"] = [node_account(cluster)]
     return Planned(penstock.ProducerNetwork, "network", args, moves("network", "name", "project", "region"))
 
 

@@ -7,7 +7,7 @@ together: `infra.plan.load` raises once with everything that is wrong.
 from typing import Any, cast
 
 from infra.settings.read import PREFIX, read
-from infra.settings.types import DEFAULTS, GATEWAY, GATEWAY_NAME, IN_CLOUD, PLATFORM, SHAPE, Settings
+from infra.settings.types import DEFAULTS, GATEWAY, GATEWAY_NAME, PLATFORM, SHAPE, Settings
 from infra.settings.validate import Report, camel, validate
 
 __all__ = ["DEFAULTS", "GATEWAY", "PLATFORM", "PREFIX", "Report", "Settings", "camel", "read", "settings_of"]
@@ -16,10 +16,5 @@ __all__ = ["DEFAULTS", "GATEWAY", "PLATFORM", "PREFIX", "Report", "Settings", "c
 def settings_of(raw: Any, report: Report) -> Settings:
     """Return validated settings, with placeholders and defaults where `raw` has nothing or nothing right."""
     found: Any = {**DEFAULTS, **validate(SHAPE, raw, report)}
-    reason = next((name for name in IN_CLOUD if found.get(name)), None)
-    for name, placeholder in (("project", "some-project"), ("region", "us-central1")):
-        if reason and not found.get(name):
-            report.wrong(name, None, f"a {name}, in which `{camel(reason)}` is declared", "Set it")
-            found[name] = placeholder
     found["gateway"] = {"name": GATEWAY_NAME, **found["gateway"]}
     return cast(Settings, found)

@@ -166,6 +166,15 @@ class Settings(TypedDict):
         ]
     ]
     """Who screens prompts and answers. Default: nobody."""
+    security: NotRequired[
+        Annotated[
+            penstock.SecurityBaseArgs,
+            Wired("name", "network.namespace"),
+            Filled("network.proxy_range", "audit.project"),
+        ]
+    ]
+    """Who may talk to whom in the namespace, and what is logged. What `network` leaves out follows from the rest;
+    `network: {}` closes every path but those of requests. Default: nothing is closed or logged."""
     models: list[Annotated[Model, Also(Serving), Also(Pool), Also(Route)]]
     """The models; at least one."""
     callouts: list[penstock.ExtensionCallout]
@@ -198,6 +207,3 @@ DEFAULTS: Mapping[str, Any] = {
 
 SHAPE = Annotated[Settings, Filled(*DEFAULTS)]
 """What an environment's file has to look like."""
-
-IN_CLOUD = ("network", "cluster", "accelerator_pools", "model_bucket", "publication", "private_endpoints")
-"""Settings that declare resources in a project and region, which therefore have to be named."""
