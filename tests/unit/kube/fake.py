@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -137,7 +138,8 @@ class FakeApi:
 
 
 @contextlib.asynccontextmanager
-async def fake_api() -> AsyncIterator[FakeApi]:
+async def fake_api(secure: ssl.SSLContext | None = None) -> AsyncIterator[FakeApi]:
+    """Serve on a free port of 127.0.0.1, over TLS if asked to."""
     api = FakeApi()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -152,8 +154,8 @@ async def fake_api() -> AsyncIterator[FakeApi]:
         finally:
             tasks.discard(task)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    api.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=secure)
+    api.url = f"http{'s' if secure else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield api
     finally:

@@ -1,14 +1,22 @@
 import asyncio
 import base64
+import datetime
+import ipaddress
 import os
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from services.extproc.tls import CLOCK_SKEW
 from services.kube.credentials import Credentials, CredentialsError, from_kubeconfig, in_cluster
-from tests.unit.kube.fake import AUTHORITY, FakeApi, Listing, Watching
+from tests.unit.kube.fake import AUTHORITY, FakeApi, Listing, Watching, fake_api, item
 from tests.unit.kube.test_collection import PATH, copying
 
 TOKEN = "very-secret-token"
@@ -102,3 +110,35 @@ def test_kubeconfigs_that_cannot_be_used_do_not_show_their_token(tmp_path: Path)
             from_kubeconfig(tmp_path / "config")
         assert TOKEN not in str(caught.value)
     assert TOKEN not in repr(Credentials("https://k", TOKEN, AUTHORITY))
+
+
+async def test_an_authority_without_key_identifiers_is_enough(tmp_path: Path) -> None:
+    """Authorities of many clusters are minimal; Python 3.13 refuses them by default."""
+    authority, key, certificate = minimal_chain()
+    (tmp_path / "server.pem").write_bytes(key + certificate)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(tmp_path / "server.pem")
+    async with fake_api(server_side) as api:
+        api.script(PATH, Listing([item("a", value=1)]))
+        async with copying(Credentials(api.url, "t", authority.decode())) as copy:
+            await copy.has(a=1)
+        async with copying(Credentials(api.url, "t", AUTHORITY)) as copy:
+            await copy.until(lambda: copy.reasons, "another authority is refused")
+            assert not copy.of.synced
+
+
+def minimal_chain() -> tuple[bytes, bytes, bytes]:
+    """Return an authority, and key and certificate of a server, with as few extensions as there may be (PEM)."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("kubernetes", "apiserver")]
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = []
+    for number, extension in ((0, x509.BasicConstraints(ca=True, path_length=None)), (1, address)):
+        builder = x509.CertificateBuilder(names[0], names[number], keys[number].public_key(), number + 1)
+        builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(now + CLOCK_SKEW)
+        signed = builder.add_extension(extension, critical=number == 0).sign(keys[0], hashes.SHA256())
+        made.append(signed.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    key = keys[1].private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    return made[0], key, made[1]
