@@ -169,7 +169,7 @@ def _operator(name: str, args: "ApiManagementArgs", parent: pulumi.Resource) -> 
 
 def _release(
     name: str, chart: str, version: str, values: Mapping[str, Any], opts: pulumi.ResourceOptions
-) -> k8s.helm.v3.Release:
+) -> "k8s.helm.v3.Release":
     return k8s.helm.v3.Release(
         name,
         name=chart,

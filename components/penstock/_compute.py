@@ -13,6 +13,6 @@ def uri(project: str, kind: str, name: str, region: str | None = None) -> str:
     return f"{_PREFIX}/projects/{project}/{scope}/{kind}/{name}"
 
 
-def made(resource: gcp.compute.Network | gcp.compute.Subnetwork, value: str) -> pulumi.Output[str]:
+def made(resource: "gcp.compute.Network | gcp.compute.Subnetwork", value: str) -> pulumi.Output[str]:
     """Return `value`, known already in previews, to whoever must wait until `resource` is made."""
     return resource.name.apply(lambda _: value)

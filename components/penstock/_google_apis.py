@@ -57,7 +57,7 @@ class GoogleApis:
         self._record(f"{role}-a", zone, target, "A", addresses)
         self._record(f"{role}-cname", zone, f"*.{domain}", "CNAME", [target])
 
-    def _managed_zone(self, role: str, domain: str) -> gcp.dns.ManagedZone:
+    def _managed_zone(self, role: str, domain: str) -> "gcp.dns.ManagedZone":
         visible = gcp.dns.ManagedZonePrivateVisibilityConfigNetworkArgs(network_url=self._network)
         return gcp.dns.ManagedZone(
             f"{self._name}-{role}",
@@ -72,7 +72,7 @@ class GoogleApis:
         )
 
     def _record(
-        self, role: str, zone: gcp.dns.ManagedZone, name: str, kind: str, data: Sequence[pulumi.Input[str]]
+        self, role: str, zone: "gcp.dns.ManagedZone", name: str, kind: str, data: Sequence[pulumi.Input[str]]
     ) -> None:
         gcp.dns.RecordSet(
             f"{self._name}-{role}",

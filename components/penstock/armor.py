@@ -65,7 +65,7 @@ class Armor(TypedDict):
 
 def make(
     role: str, name: str, project: str, region: str, armor: Armor, opts: pulumi.ResourceOptions
-) -> gcp.compute.RegionSecurityPolicy:
+) -> "gcp.compute.RegionSecurityPolicy":
     """Register the policy; backends take it by name through `GCPBackendPolicy`.
 
     Args:

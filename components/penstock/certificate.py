@@ -30,7 +30,7 @@ class GatewayCertificate(TypedDict):
 
 def make(
     name: str, args: Mapping[str, Any], certificate: GatewayCertificate, parent: pulumi.Resource
-) -> tuple[gcp.certificatemanager.Certificate, pulumi.Output[list[dict[str, str]]]]:
+) -> "tuple[gcp.certificatemanager.Certificate, pulumi.Output[list[dict[str, str]]]]":
     """Register the certificate, its DNS authorizations and, with a zone, their records.
 
     Args:
@@ -86,9 +86,9 @@ def _set(
     certificate: GatewayCertificate,
     project: str,
     domain: str,
-    proof: gcp.certificatemanager.DnsAuthorization,
+    proof: "gcp.certificatemanager.DnsAuthorization",
     opts: pulumi.ResourceOptions,
-) -> gcp.dns.RecordSet | None:
+) -> "gcp.dns.RecordSet | None":
     zone = certificate.get("dns_zone")
     if not zone:
         return None

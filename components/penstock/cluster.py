@@ -1,6 +1,6 @@
 """The component `InferenceCluster`: a private GKE cluster, its node identity and its nodes without accelerators."""
 
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import pulumi
 import pulumi_gcp as gcp
@@ -13,7 +13,8 @@ from .manifests import cluster as manifests
 from .manifests import cluster_checks
 from .manifests.kubeconfig import kubeconfig_text
 
-_Endpoints = gcp.container.outputs.ClusterControlPlaneEndpointsConfig
+if TYPE_CHECKING:  # the SDK's modules are large and imported when they are used
+    _Endpoints = gcp.container.outputs.ClusterControlPlaneEndpointsConfig
 
 
 class AuthorizedNetwork(TypedDict):
@@ -244,12 +245,12 @@ def kubernetes_provider(
     return k8s.Provider(name, kubeconfig=kubeconfig, cluster_identifier=cluster_id, opts=opts)
 
 
-def _endpoint(cluster: gcp.container.Cluster) -> pulumi.Output[str]:
+def _endpoint(cluster: "gcp.container.Cluster") -> pulumi.Output[str]:
     """Return the host name of the DNS endpoint; before there is a cluster it is unknown rather than missing."""
     configs: pulumi.Output[_Endpoints] = cluster.id.apply(lambda _: cluster.control_plane_endpoints_config)
     return configs.apply(_dns_endpoint)
 
 
-def _dns_endpoint(config: _Endpoints) -> str:
+def _dns_endpoint(config: "_Endpoints") -> str:
     """Return the endpoint's host name, which every cluster has that asks for it; programs under mocks have none."""
     return (config.dns_endpoint_config and config.dns_endpoint_config.endpoint) or ""

@@ -93,7 +93,7 @@ class PrivateEndpoint(pulumi.ComponentResource):
         self.status, self.connection_id = rule.psc_connection_status, rule.psc_connection_id
         self.register_outputs({"address": self.address, "status": self.status, "connectionId": self.connection_id})
 
-    def _address(self, name: str, args: PrivateEndpointArgs) -> gcp.compute.Address:
+    def _address(self, name: str, args: PrivateEndpointArgs) -> "gcp.compute.Address":
         return gcp.compute.Address(
             f"{name}-address",
             name=manifests.address_name(args),
@@ -108,7 +108,9 @@ class PrivateEndpoint(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
 
-    def _rule(self, name: str, args: PrivateEndpointArgs, address: gcp.compute.Address) -> gcp.compute.ForwardingRule:
+    def _rule(
+        self, name: str, args: PrivateEndpointArgs, address: "gcp.compute.Address"
+    ) -> "gcp.compute.ForwardingRule":
         return gcp.compute.ForwardingRule(
             f"{name}-rule",
             name=manifests.rule_name(args),
@@ -128,7 +130,7 @@ class PrivateEndpoint(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
 
-    def _dns(self, name: str, args: PrivateEndpointArgs, address: gcp.compute.Address) -> None:
+    def _dns(self, name: str, args: PrivateEndpointArgs, address: "gcp.compute.Address") -> None:
         zone: pulumi.Input[str] = args.get("zone", "")
         if not zone:
             networks = [args["network"], *args.get("dns_networks", [])]
@@ -156,7 +158,7 @@ class PrivateEndpoint(pulumi.ComponentResource):
         args: PrivateEndpointArgs,
         *,
         peer: bool = False,
-    ) -> gcp.dns.ManagedZone:
+    ) -> "gcp.dns.ManagedZone":
         """Register a private zone for the hostname that `networks` see; a peering zone asks the endpoint's network."""
         target = gcp.dns.ManagedZonePeeringConfigTargetNetworkArgs(network_url=args["network"])
         visible: list[Any] = [

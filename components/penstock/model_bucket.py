@@ -78,7 +78,7 @@ class ModelBucket(pulumi.ComponentResource):
         self.register_outputs({"bucketName": self.bucket_name})
 
 
-def _old_versions(args: ModelBucketArgs) -> list[gcp.storage.BucketLifecycleRuleArgs]:
+def _old_versions(args: ModelBucketArgs) -> "list[gcp.storage.BucketLifecycleRuleArgs]":
     days = args.get("old_versions_days", manifests.OLD_VERSIONS_DAYS)
     return [
         gcp.storage.BucketLifecycleRuleArgs(

@@ -212,7 +212,7 @@ class ProducerNetwork(pulumi.ComponentResource):
         ]
         self.psc_subnetworks = pulumi.Output.all(*uris)
 
-    def _subnetwork(self, suffix: str, cidr: str, purpose: str, role: str | None = None) -> gcp.compute.Subnetwork:
+    def _subnetwork(self, suffix: str, cidr: str, purpose: str, role: str | None = None) -> "gcp.compute.Subnetwork":
         return gcp.compute.Subnetwork(
             f"{self._name}-{suffix}",
             name=f"{self._args['name']}-{suffix}",

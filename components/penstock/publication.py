@@ -136,7 +136,7 @@ class ServicePublication(pulumi.ComponentResource):
         return pulumi.Output.all(args.get("gateway_metadata"), args.get("address")).apply(find)
 
 
-def _accepted(consumer: Consumer) -> gcp.compute.ServiceAttachmentConsumerAcceptListArgs:
+def _accepted(consumer: Consumer) -> "gcp.compute.ServiceAttachmentConsumerAcceptListArgs":
     return gcp.compute.ServiceAttachmentConsumerAcceptListArgs(
         connection_limit=consumer["limit"],
         project_id_or_num=consumer.get("project"),

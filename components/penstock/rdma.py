@@ -97,7 +97,7 @@ class RdmaNetwork(pulumi.ComponentResource):
             found.append({"name": role, "network": vpc.name, "subnetwork": self._subnetwork(role, vpc, cidr).name})
         return found
 
-    def _network(self, role: str, profile: str | None = None) -> gcp.compute.Network:
+    def _network(self, role: str, profile: str | None = None) -> "gcp.compute.Network":
         return gcp.compute.Network(
             f"{self._name}-{role}",
             name=f"{self._args['name']}-{role}",
@@ -108,7 +108,7 @@ class RdmaNetwork(pulumi.ComponentResource):
             opts=self._options,
         )
 
-    def _subnetwork(self, role: str, vpc: gcp.compute.Network, cidr: str) -> gcp.compute.Subnetwork:
+    def _subnetwork(self, role: str, vpc: "gcp.compute.Network", cidr: str) -> "gcp.compute.Subnetwork":
         base = objects.GVNIC_NETWORK if role == objects.GVNIC_NETWORK else "rdma"
         return gcp.compute.Subnetwork(
             f"{self._name}-{role}-subnet",
@@ -120,7 +120,7 @@ class RdmaNetwork(pulumi.ComponentResource):
             opts=self._options,
         )
 
-    def _declare_firewall(self, vpc: gcp.compute.Network, cidr: str) -> None:
+    def _declare_firewall(self, vpc: "gcp.compute.Network", cidr: str) -> None:
         """Let the nodes' second gVNICs reach each other, and nothing else reach them."""
         gcp.compute.Firewall(
             f"{self._name}-gvnic-1-allow-internal",
