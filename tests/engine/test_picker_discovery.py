@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,11 @@ import httpx
 import orjson
 import pytest
 from penstock.manifests import pool as manifests
+from prometheus_client import REGISTRY
 
 from services.extproc.proto import ext_proc_pb2 as pb
+from services.kube.credentials import in_cluster
+from services.picker.discovery import KubernetesSource
 from tests.support.engine.apiserver import CRDS, ApiServer, restartable
 from tests.support.envoy import free_port
 from tests.support.extproc import DUPLEX, NONE, body, headers
@@ -53,7 +57,8 @@ class Cluster:
             self.args["selector"] = selector
         args: Any = self.args
         access = [manifests.picker_objects(args)["account"], *manifests.picker_access(args).values()]
-        for manifest in (*access, manifests.pool(args)):
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
+        for manifest in (namespace, *access, manifests.pool(args)):
             self.server.apply(manifest)
 
     def pod(self, name: str, host: str, ready: bool = True, **labels: str) -> None:
@@ -197,15 +202,14 @@ async def replicas() -> AsyncIterator[int]:
 
 
 async def test_pods_come_and_go(api_server: ApiServer, replicas: int, tmp_path: Path) -> None:
-    cluster = Cluster(api_server, "default", replicas)
-    cluster.args["name"] = "comes-and-goes"
+    cluster = Cluster(api_server, "picker-pods", replicas)
     cluster.declare()
     cluster.pod("a", "127.0.0.1")
     cluster.pod("b", "127.0.0.2", ready=False)
     cluster.pod("stranger", "127.0.0.3", ready=True, set="other")
     with running(cluster, tmp_path) as picker:
         await picker.has("127.0.0.1")
-        connected = 'penstock_picker_kubernetes_connected{pool="comes-and-goes"}'
+        connected = 'penstock_picker_kubernetes_connected{pool="m"}'
 
         async def is_connected() -> bool:
             return await picker.metric(connected) == 1
@@ -226,8 +230,7 @@ async def test_pods_come_and_go(api_server: ApiServer, replicas: int, tmp_path: 
 async def test_objectives_of_both_groups_change_what_is_shed(
     api_server: ApiServer, replicas: int, tmp_path: Path
 ) -> None:
-    cluster = Cluster(api_server, "default", replicas)
-    cluster.args["name"] = "m"
+    cluster = Cluster(api_server, "picker-objectives", replicas)
     cluster.declare()
     cluster.pod("full", "127.0.0.1")
     old, new = "inference.networking.x-k8s.io/v1alpha2", "llm-d.ai/v1alpha2"
@@ -247,8 +250,7 @@ async def test_objectives_of_both_groups_change_what_is_shed(
 
 
 async def test_another_selector_swaps_the_replicas(api_server: ApiServer, replicas: int, tmp_path: Path) -> None:
-    cluster = Cluster(api_server, "default", replicas)
-    cluster.args["name"] = "swaps"
+    cluster = Cluster(api_server, "picker-selector", replicas)
     cluster.declare(selector={"color": "blue"})
     cluster.pod("blue", "127.0.0.1", color="blue")
     cluster.pod("green", "127.0.0.2", color="green")
@@ -289,3 +291,34 @@ async def test_the_view_is_kept_while_the_api_server_is_stopped(replicas: int, t
             await asyncio.to_thread(cluster.pod, "b", "127.0.0.2", False)
             await picker.has("127.0.0.1")
             await picker.until(lambda: connection(1), "connected again", 30)
+
+
+async def test_a_pods_own_credentials_and_a_token_that_is_replaced(api_server: ApiServer, tmp_path: Path) -> None:
+    cluster = Cluster(api_server, "picker-token", 8000)
+    cluster.declare(selector={"color": "red"})
+    cluster.pod("red", "10.0.0.7", color="red")
+    host, _, port = api_server.url.removeprefix("https://").rpartition(":")
+    shutil.copy(api_server.ca, tmp_path / "ca.crt")
+    (tmp_path / "token").write_text("expired")
+    environ = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+    source = KubernetesSource(in_cluster(tmp_path, environ), "m", "picker-token", backoff_s=(0.05, 0.1))
+    refused = {"resource": "inferencepools", "reason": "refused"}
+
+    def refusals() -> float:
+        return REGISTRY.get_sample_value("penstock_picker_watch_restarts_total", refused) or 0.0
+
+    before = refusals()
+    await source.start()
+    try:
+        async with asyncio.timeout(20):
+            while refusals() == before:
+                assert await source.read() is None, "nobody is known by that token"
+                await source.wait()
+            account = manifests.picker_objects(cluster.args)["account"]  # type: ignore[arg-type]
+            (tmp_path / "new").write_text(api_server.service_account_token("picker-token", account["metadata"]["name"]))
+            (tmp_path / "new").replace(tmp_path / "token")
+            while (found := await source.read()) is None:
+                await source.wait()
+        assert [address.endpoint for address in found] == ["10.0.0.7:8000"]
+    finally:
+        await source.stop()
