@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,12 @@ class Cloud:
         """Return a copy of everything that exists."""
         with self._locked() as entries:
             return entries
+
+    def seed(self, identifiers: Iterable[str]) -> None:
+        """Let resources exist that nobody here declares, such as the networks of consumers."""
+        with self._locked() as entries:
+            for identifier in identifiers:
+                entries.setdefault(identifier, {"type": "", "inputs": {}, "outputs": {}, "references": []})
 
     def add(self, identifier: str, entry: Mapping[str, Any]) -> None:
         """Create a resource.

@@ -1,7 +1,7 @@
 """Stands in for the provider of `kubernetes`: `pulumi-resource-kubernetes`.
 
 Objects go to a real API server by server-side apply, in previews as a dry run; only Helm releases are opaque records.
-There are no controllers but the one of `gateways.py`: workloads count as rolled out at once.
+There are no controllers but those of `controllers.py`: workloads count as rolled out at once.
 
 Source: pulumi-kubernetes 4.34: what forces replacement, errors for objects that exist, field managers, previews
 without a dry run where inputs are unknown or kind or namespace are not there yet, `pulumi.com/waitFor`.

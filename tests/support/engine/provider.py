@@ -182,10 +182,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 def serve(add: Callable[[grpc.Server], None]) -> None:
     """Serve a plugin on a free port of 127.0.0.1, print the port, and end with the engine.
 
-    The engine sends SIGINT when a user interrupts it and ends its plugins afterwards; a traceback would be taken for
-    output of the program.
+    The engine sends SIGINT when it needs a plugin no longer, waits, and kills it; a traceback would be taken for output
+    of the program.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     server = grpc.server(ThreadPoolExecutor(max_workers=32), options=[("grpc.max_receive_message_length", 1 << 28)])
     add(server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -1,4 +1,4 @@
-"""Stands in for the controllers that a GKE cluster runs: of Gateways, and of namespaces that are deleted.
+"""Stands in for the controllers that a GKE cluster runs: of Gateways, and of namespaces and volumes that are deleted.
 
 A Gateway becomes programmed once its named address and certificates exist. Its listeners' forwarding rules then appear
 in the made-up cloud and in an annotation, and hold address, certificates and networks until the Gateway is deleted.
@@ -38,6 +38,8 @@ def controllers(server: ApiServer, cloud: Cloud) -> Iterator[None]:
             with server.client() as client:
                 while not ended.wait(0.1):
                     _namespaces(client)
+                    _claims(client)
+                    _volumes(client)
                     _gateways(client, cloud)
         except Exception as error:  # noqa: BLE001 - raised where the block ends
             failed.append(error)
@@ -58,6 +60,33 @@ def _namespaces(client: httpx.Client) -> None:
         if namespace["status"].get("phase") == "Terminating":
             path = f"/api/v1/namespaces/{namespace['metadata']['name']}/finalize"
             client.put(path, json={**namespace, "spec": {"finalizers": []}})
+
+
+def _claims(client: httpx.Client) -> None:
+    """Let claims go that no workload mounts, as Kubernetes' protection of claims in use does by their pods."""
+    for claim in _leaving(client, "/api/v1/persistentvolumeclaims"):
+        metadata = claim["metadata"]
+        workloads = client.get(f"/apis/apps/v1/namespaces/{metadata['namespace']}/deployments").json()["items"]
+        mounts = [volume for item in workloads for volume in item["spec"]["template"]["spec"].get("volumes", [])]
+        if not any(mount.get("persistentVolumeClaim", {}).get("claimName") == metadata["name"] for mount in mounts):
+            path = f"/api/v1/namespaces/{metadata['namespace']}/persistentvolumeclaims/{metadata['name']}"
+            _patch(client, path, {"metadata": {"finalizers": None}})
+
+
+def _volumes(client: httpx.Client) -> None:
+    """Let volumes go that no claim names."""
+    claims = client.get("/api/v1/persistentvolumeclaims").json()["items"]
+    named = {claim["spec"].get("volumeName") for claim in claims}
+    for volume in _leaving(client, "/api/v1/persistentvolumes"):
+        if volume["metadata"]["name"] not in named:
+            _patch(
+                client, f"/api/v1/persistentvolumes/{volume['metadata']['name']}", {"metadata": {"finalizers": None}}
+            )
+
+
+def _leaving(client: httpx.Client, path: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = client.get(path).raise_for_status().json()["items"]
+    return [item for item in items if "deletionTimestamp" in item["metadata"] and item["metadata"].get("finalizers")]
 
 
 def _gateways(client: httpx.Client, cloud: Cloud) -> None:
