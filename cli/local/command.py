@@ -132,7 +132,7 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(output.public(state), indent=2))
     else:
         print(f"`{args.env}` is {state['phase']} at {state['endpoint']}\n\n{output.table(state)}\n")
-        print(output.not_realized(state) if args.verbose else output.not_realized_line(state))
+        print(output.not_realized(state) if args.verbose else output.not_realized_lines(state))
     return 0
 
 

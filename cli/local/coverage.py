@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cli.graph.model import Graph
+from cli.local.bypass import bypasses
 from cli.local.model import Unrealized
 from cli.local.objects import ROLE_LABEL, WORKLOADS, Object, Objects
 
@@ -138,15 +139,19 @@ _REASONS = (
 
 
 def unrealized(graph: Graph, objects: Objects) -> tuple[Unrealized, ...]:
-    """Return what of `graph` has no effect here, grouped by kind or field, in the order of declaration."""
+    """Return what of `graph` has no effect here, grouped by kind or field, in the order of declaration.
+
+    What requests pass by comes first.
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     for resource in graph.resources:
-        if resource.custom and not resource.type.startswith(("kubernetes:", "pulumi:")):
+        if resource.custom and not resource.type.startswith("pulumi:") and "kind" not in resource.inputs:
             groups.setdefault((resource.type, "only Kubernetes objects are realized"), []).append(resource.name)
     for item in objects:
         for what, reason in _of_object(item):
             groups.setdefault((what, reason), []).append(item.name)
-    return tuple(Unrealized(what, reason, tuple(dict.fromkeys(names))) for (what, reason), names in groups.items())
+    found = (Unrealized(what, reason, tuple(dict.fromkeys(names))) for (what, reason), names in groups.items())
+    return (*bypasses(objects), *found)
 
 
 def _of_object(item: Object) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cli.local.bypass import bypassed
 from cli.local.cel import CelError, parse
 from cli.local.model import Cluster, Extension, PlanError
 from cli.local.objects import Object, Objects
@@ -27,7 +28,8 @@ def extensions_of(objects: Objects, gateway: Object, resolve: ResolveService) ->
 
     Raises:
         PlanError: with every problem: two resources of a kind for one Gateway, a condition or backend that cannot be
-            realized. A callout is never left out, nor applied to more requests than declared.
+            realized. A callout is never applied to more requests than declared, and left out only if `bypassed`
+            says why, which the plan's warnings repeat.
     """
     problems: list[str] = []
     found: list[Extension] = []
@@ -38,7 +40,7 @@ def extensions_of(objects: Objects, gateway: Object, resolve: ResolveService) ->
             problems.append(f"{gateway}: has {len(attached)} {kind} ({names}); a Gateway takes one, merge their chains")
         for item in attached:
             try:
-                found += _of_resource(item, routing, resolve)
+                found += _of_resource(objects, item, routing, resolve)
             except PlanError as error:
                 problems += error.problems
     problems += _truncating(found)
@@ -72,13 +74,15 @@ def _targets(item: Object, gateway: Object) -> bool:
     )
 
 
-def _of_resource(item: Object, routing: bool, resolve: ResolveService) -> Iterator[Extension]:
+def _of_resource(objects: Objects, item: Object, routing: bool, resolve: ResolveService) -> Iterator[Extension]:
     problems: list[str] = []
     earlier: tuple[tuple[str, ...], ...] = ()
     for chain in item.spec.get("extensionChains") or []:
         where = f"{item}, chain {chain['name']}"
         when = tuple(_conditions(chain, where, problems))
         for entry in chain["extensions"]:
+            if not routing and bypassed(objects, item.namespace, entry):
+                continue
             try:
                 yield _extension(item, routing, chain["name"], entry, when, earlier, resolve)
             except PlanError as error:

@@ -165,11 +165,15 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Unrealized:
-    """Something declared that has no effect here: `what` is a kind or a field, `objects` name where it stands."""
+    """Something declared that has no effect here: `what` is a kind or a field, `objects` name where it stands.
+
+    `passed_by` marks what requests pass unchecked here: the only part that clients notice.
+    """
 
     what: str
     reason: str
     objects: tuple[str, ...]
+    passed_by: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,19 +27,23 @@ Models: {", ".join(models) or "none"}
       model={json.dumps(model)}, messages=[{{"role": "user", "content": "Say hello."}}])
   print(answer.choices[0].message.content)
 
-{not_realized_line(state)}
+{not_realized_lines(state)}
 Stop with {stop}. Logs: penstock local logs [PIECE]
 """
 
 
-def not_realized_line(state: Mapping[str, Any]) -> str:
-    """Return one line that counts what is declared but has no effect here, with the most telling names."""
+def not_realized_lines(state: Mapping[str, Any]) -> str:
+    """Return a warning for each thing that requests pass by here, and one line that counts the rest by kind."""
     entries = state["not_realized"]
     if not entries:
         return "Everything declared is realized."
-    kinds = list(dict.fromkeys(entry["what"].split()[0] for entry in entries))
-    what = f"{len(entries)} things of {', '.join(kinds)}"
-    return f"Declared but without effect here: {what} (penstock local status --verbose)"
+    warnings = [f"WARNING: {entry['what']}: {entry['reason']}" for entry in entries if entry["passed_by"]]
+    rest = [entry["what"].split()[0] for entry in entries if not entry["passed_by"]]
+    cloud = sum(kind.startswith("gcp:") for kind in rest)
+    kinds = [f"{cloud} types of Google Cloud"] * bool(cloud)
+    kinds += dict.fromkeys(kind for kind in rest if not kind.startswith("gcp:"))
+    line = f"Declared but without effect here: {', '.join(kinds)} (penstock local status --verbose)"
+    return "\n".join([*warnings, line])
 
 
 def not_realized(state: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from cli.graph.model import Graph
+from cli.local.bypass import absent_module
 from cli.local.coverage import unrealized
 from cli.local.engines import ENGINES
 from cli.local.gateway import TrafficBuilder, pool_replicas
@@ -70,7 +71,8 @@ def make_plan(graph: Graph, options: Options, ports: PortAllocator, environ: Map
 def _pieces(shop: Workshop) -> tuple[list[Piece], list[str]]:
     pieces: list[Piece] = []
     problems: list[str] = []
-    for workload in (item for kind in WORKLOADS for item in shop.objects.of(kind)):
+    declared = (item for kind in WORKLOADS for item in shop.objects.of(kind))
+    for workload in (item for item in declared if not absent_module(item)):
         try:
             pieces += pieces_of(shop, workload)
         except PlanError as error:
