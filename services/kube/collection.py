@@ -128,6 +128,9 @@ class Collection(Generic[T]):
                 pause = self._refused(error)
             except (Broken, httpx2.HTTPError, httpx2.StreamError, CredentialsError, OSError) as error:
                 pause = self._lost(error)
+            except Exception as error:
+                logger.exception("a watch failed")  # and goes on: a view that nobody renews would look fresh
+                pause = self._lost(error)
             await asyncio.sleep(pause)
 
     async def _follow(self, client: httpx2.AsyncClient) -> NoReturn:
@@ -229,7 +232,8 @@ class Collection(Generic[T]):
         return ABSENT_S * random.uniform(0.5, 1)
 
     def _lost(self, error: Exception) -> float:
-        reason = error.reason if isinstance(error, Broken) else "silent" if _is_silence(error) else "cut"
+        silent = isinstance(error, httpx2.TimeoutException)
+        reason = error.reason if isinstance(error, Broken) else "silent" if silent else "cut"
         self._on_restart(reason)
         if reason == "garbage":
             self._version = ""
@@ -256,10 +260,6 @@ class Collection(Generic[T]):
                 f"the last view of {len(self.objects)} objects stays in use" if self.synced else "nothing is known yet"
             )
             logger.warning(f"Kubernetes API: {self._path}: {kept}", extra={"error": text, "query": self._query})
-
-
-def _is_silence(error: Exception) -> bool:
-    return isinstance(error, httpx2.TimeoutException)
 
 
 def _check(status: int, content: bytes) -> None:

@@ -112,7 +112,10 @@ class PickerService(Service):
     async def _watch(self) -> None:
         while True:
             await self._source.wait()
-            await self._reload()
+            try:
+                await self._reload()
+            except Exception:
+                logger.exception("the list of replicas could not be taken up")
 
     async def _reload(self) -> None:
         try:

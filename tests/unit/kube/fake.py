@@ -40,6 +40,7 @@ class Listing:
     items: list[dict[str, Any]]
     version: int | str = 1
     onward: str = ""
+    delay_s: float = 0.0
 
 
 @dataclass
@@ -129,6 +130,7 @@ class FakeApi:
             return
         status, body = 200, b""
         if isinstance(step, Listing):
+            await asyncio.sleep(step.delay_s)
             metadata = {"resourceVersion": str(step.version), "continue": step.onward}
             body = orjson.dumps({"metadata": metadata, "items": step.items})
         else:

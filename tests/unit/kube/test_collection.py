@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.kube import collection as module
+from services.kube import credentials as credentials_module
 from services.kube.collection import ApiError, Broken, Collection
 from services.kube.credentials import Credentials
 from tests.unit.kube.fake import (
@@ -242,6 +243,38 @@ async def test_an_optional_collection_may_be_absent(api: FakeApi, status: int, m
         await copy.has(a=1)
         await copy.has()
     assert copy.changes == 3, "empty, filled when it comes, empty when it goes"
+
+
+async def test_watches_that_held_for_a_while_are_no_row_of_failures(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STEADY_S", 0.0)
+    api.script(PATH, Listing([item("a", value=1)], 7), *[Watching([], "cut")] * 6, *[Watching([], "end")] * 3)
+    async with copying(api) as copy:
+        await copy.until(lambda: len(api.asked) == 11, "all of them")
+    assert len([asked for asked in api.asked if not asked.watch]) == 1, "one list is enough"
+    assert copy.reasons == ["cut"] * 6, "a watch that ends as agreed is none"
+
+
+async def test_a_slow_list_is_given_up_and_asked_for_again(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials_module, "TIMEOUT_S", 0.05)
+    api.script(PATH, Listing([item("a", value=1)], delay_s=5), Listing([item("a", value=2)]))
+    async with copying(api) as copy:
+        await copy.has(a=2)
+    assert copy.reasons[0] == "silent"
+
+
+async def test_what_nobody_thought_of_does_not_end_the_watching(api: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
+    def bug() -> None:
+        raise RuntimeError("bug")
+
+    api.script(PATH, Listing([item("a", value=1)], 7), Watching([event("ADDED", "b", 8, value=2)]))
+    async with copying(api) as copy:
+        copy.of._on_change = bug
+        await copy.until(lambda: copy.reasons, "it broke")
+        copy.of._on_change = copy._changed
+        await copy.has(a=1, b=2)
+    assert any(record.message == "a watch failed" for record in caplog.records)
 
 
 async def test_nobody_listens(api: FakeApi) -> None:
