@@ -13,7 +13,7 @@ from cli.local.objects import WORKLOADS, Object, Objects
 TRAFFIC = "GCPTrafficExtension"
 _APIGEE = "ApigeeBackendService"
 _OPTIONAL = ("services.apimgmt", "services.guardrails")
-"""Services that components declare and a version may lack; any other unknown module is a mistake, and ends the start."""
+"""Services that components declare and a version may lack; any other unknown module is a mistake and ends the start."""
 
 
 def bypassed(objects: Objects, namespace: str, entry: Mapping[str, Any]) -> str | None:
