@@ -52,7 +52,7 @@ def draw(topology: Topology) -> str:
     below = {}
     for title, kind, cards, width in (
         ("Nodes", "node", topology.nodes, 230),
-        ("Networks", "plain", topology.networks, 270),
+        ("Networks", "plain", topology.networks, 230),
     ):
         if cards:
             canvas.text(frame_x + MARGIN, bottom + _SECTION - 14, "head", title)
@@ -82,7 +82,7 @@ def _columns(topology: Topology, frame_x: float) -> dict[tuple[str, str], list[B
     chain_y = gateway[-1].bottom + 34 if gateway else _TOP
     return {
         ("consumers", "plain"): _stack(topology.endpoints or _CLIENTS, MARGIN, _TOP, 210),
-        ("attachment", "gate"): _stack([topology.attachment] if topology.attachment else [], MARGIN + 250, _TOP, 190),
+        ("attachment", "gate"): _stack([topology.attachment] if topology.attachment else [], MARGIN + 250, _TOP, 200),
         ("gateway", "gate"): gateway,
         ("chain", "call"): _stack(topology.chain, entry, chain_y, 200),
         ("routes", "plain"): _stack(topology.routes, routes, _TOP, 190),

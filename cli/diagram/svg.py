@@ -4,8 +4,8 @@ from html import escape
 
 from cli.diagram.topology import Card
 
-CHAR_TITLE = 7.6
-CHAR_LINE = 6.3
+CHAR_TITLE = 8.4
+CHAR_LINE = 6.5
 """Mean advance of a character of the two text sizes, in pixels, rather too wide than too narrow."""
 
 STYLE = """

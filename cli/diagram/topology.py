@@ -117,7 +117,7 @@ def _networks(graph: Graph) -> Iterator[Card]:
         name = _last(inputs.get("name")) or resource.name
         found = subnets.get(name) or subnets.get(f"{resource.name}-id", [])
         rails = len(found) > 4
-        lines = [f"{len(found)} rails, {found[0]} ...{found[-1]}"] if rails else found
+        lines = [f"{len(found)} rails from {found[0]} on"] if rails else found
         if inputs.get("networkProfile"):
             lines.insert(0, _last(inputs["networkProfile"]))
         yield Card(name, tuple(lines), resource.key)
@@ -206,7 +206,7 @@ def _pools(graph: Graph) -> Iterator[Card]:
     for resource, inputs in _kinds(graph, "InferencePool"):
         name = inputs["metadata"]["name"]
         picker = inputs["spec"]["endpointPickerRef"]
-        lines = [f"picker {picker['name']}, {picker.get('failureMode', 'FailClose')}"]
+        lines = ["picker fails open" if picker.get("failureMode") == "FailOpen" else "picker fails closed"]
         if name in sets:
             lines = [*_capacity(name, *sets[name], scaled.get(name)), *lines]
         yield Card(name, tuple(lines), resource.key)
@@ -221,7 +221,8 @@ def _capacity(name: str, inputs: Mapping[str, Any], pod: Mapping[str, Any], scal
     kind = next(
         (str(value) for key, value in node.items() if key.endswith(("gke-accelerator", "penstock.dev/pool"))), ""
     )
-    replicas = scaling or f"{inputs['spec'].get('replicas', 1)} replicas"
+    count = inputs["spec"].get("replicas", 1)
+    replicas = scaling or f"{count} replica{'s' * (count != 1)}"
     return [replicas, f"each {nodes}{chips} {kind or 'GPU'}".rstrip()]
 
 
