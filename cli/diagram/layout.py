@@ -77,14 +77,14 @@ Columns = Mapping[tuple[str, str], Sequence[Box]]
 
 
 def _columns(topology: Topology, frame_x: float) -> dict[tuple[str, str], list[Box]]:
-    entry, routes, pools = (frame_x + offset for offset in (MARGIN, MARGIN + 250, MARGIN + 510))
-    gateway = _stack([topology.gateway] if topology.gateway else [], entry, _TOP, 200)
+    entry, routes, pools = (frame_x + offset for offset in (MARGIN, MARGIN + 270, MARGIN + 520))
+    gateway = _stack([topology.gateway] if topology.gateway else [], entry, _TOP, 220)
     chain_y = gateway[-1].bottom + 34 if gateway else _TOP
     return {
         ("consumers", "plain"): _stack(topology.endpoints or _CLIENTS, MARGIN, _TOP, 210),
         ("attachment", "gate"): _stack([topology.attachment] if topology.attachment else [], MARGIN + 250, _TOP, 200),
         ("gateway", "gate"): gateway,
-        ("chain", "call"): _stack(topology.chain, entry, chain_y, 200),
+        ("chain", "call"): _stack(topology.chain, entry, chain_y, 220),
         ("routes", "plain"): _stack(topology.routes, routes, _TOP, 190),
         ("pools", "pool"): _stack(topology.pools, pools, _TOP, 270),
     }
