@@ -39,9 +39,11 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-golden: $(STAMP) ## Regenerate the golden inventories, then look at `git diff tests/golden`
+golden: $(STAMP) ## Regenerate inventories, schemas and the settings' reference, then look at `git diff`
 	@$(BIN)/python -m tests.support.golden
 	@$(BIN)/python -m tests.support.component_schema
+	@$(BIN)/python -m infra.settings.schema
+	@$(BIN)/python -m infra.settings.document
 
 bench: $(STAMP) ## Measure the data path; prints tables and ratios
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,6 +1,7 @@
 """`penstock preview`: what an environment declares, without cloud, credentials or the Pulumi CLI."""
 
 import argparse
+import gc
 import os
 import sys
 from pathlib import Path
@@ -60,6 +61,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the preview; return the exit status."""
+    gc.disable()  # frees little in a short run: 1.3 of 4.6 seconds of CPU with the largest environment
     from cli.graph.program import record_environment
     from cli.graph.project import find_root
     from cli.graph.render import Style, count, render_json, render_text

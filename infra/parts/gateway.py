@@ -11,6 +11,9 @@ from penstock.manifests import guardrails as screening
 from infra.parts.platform import Platform
 from infra.plan import Plan
 
+_NO_DIGEST = f"@sha256:{'0' * 64}"
+"""What stands in example environments for a digest that only your own registry knows."""
+
 
 def declare(plan: Plan, platform: Platform) -> dict[str, Any]:
     """Declare all components on a platform and return the stack's outputs."""
@@ -102,12 +105,17 @@ def _outside(plan: Plan, published: penstock.ServicePublication | None) -> dict[
 
 
 def _warn(plan: Plan) -> None:
-    """Say which workloads would not start: what is declared stays in the inventory, but nobody shall be surprised."""
+    """Say which pods would not start: what is declared stays in the inventory, but nobody shall be surprised."""
     text = "the image of Penstock's services does not hold `{}` yet: its pods will not start"
     if plan.api_management and plan.api_management.args["mode"] == management.BUNDLED:
         pulumi.log.warn(text.format("services.apimgmt"))
     if plan.guardrails and screening.has_workload(plan.guardrails.args):  # type: ignore[arg-type]
         pulumi.log.warn(text.format("services.guardrails"))
+    images = {plan.body_router.args["image"], *(planned.args["image"] for planned in plan.replica_sets)}
+    for image in sorted(str(image) for image in images):
+        if image.endswith(_NO_DIGEST):
+            name = image.partition("@")[0]
+            pulumi.log.warn(f"the digest of {name} is a placeholder: set that of your own build before an update")
 
 
 def _options(platform: Platform, depends_on: list[pulumi.Resource]) -> pulumi.ResourceOptions:

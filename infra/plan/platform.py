@@ -72,11 +72,11 @@ def features(settings: Settings) -> list[str]:
 
 
 def _network(settings: Settings) -> Planned[penstock.ProducerNetwork]:
-    args = place(settings) | given(settings["network"])
+    args = place(settings, "labels") | given(settings["network"])
     if "cluster" in settings and not {"node_tag", "node_service_accounts"} & args.keys():
         cluster: Any = place(settings)
         args["node_service_accounts"] = [node_account(cluster)]
-    return Planned(penstock.ProducerNetwork, "network", args, moves("network", "name", "project", "region"))
+    return Planned(penstock.ProducerNetwork, "network", args, moves("network", "name", "project", "region", "labels"))
 
 
 def _cluster(settings: Settings) -> Planned[penstock.InferenceCluster]:

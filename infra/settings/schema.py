@@ -7,6 +7,7 @@ under the fields. What a schema cannot say (which values fit together) is said b
 import ast
 import inspect
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -63,7 +64,7 @@ def docs(owner: type) -> Mapping[str, str]:
     for node in ast.walk(_tree(inspect.getsource(module))):
         if isinstance(node, ast.ClassDef) and node.name == owner.__name__:
             return {
-                field.target.id: " ".join(doc.value.value.split())
+                field.target.id: _spelt(" ".join(doc.value.value.split()))
                 for field, doc in zip(node.body, node.body[1:], strict=False)
                 if isinstance(field, ast.AnnAssign)
                 and isinstance(field.target, ast.Name)
@@ -72,6 +73,30 @@ def docs(owner: type) -> Mapping[str, str]:
                 and isinstance(doc.value.value, str)
             }
     return {}
+
+
+def _spelt(text: str) -> str:
+    """Return a docstring with the names of fields as settings write them; other names with underscores are values."""
+    return re.sub(r"`([a-z_0-9]+)`", lambda found: f"`{camel(found[1])}`" if found[1] in _names() else found[0], text)
+
+
+@cache
+def _names() -> frozenset[str]:
+    """Return the names of all fields at any depth."""
+    found: set[str] = set()
+
+    def collect(shape: Any) -> None:
+        base, _ = split(shape)
+        if is_typeddict(base):
+            for name, field in fields(shape).items():
+                found.add(name)
+                collect(field.shape)
+        else:
+            for inner in get_args(base):
+                collect(inner)
+
+    collect(SHAPE)
+    return frozenset(found)
 
 
 @cache

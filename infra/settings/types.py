@@ -102,7 +102,7 @@ class Settings(TypedDict):
     """What names in Google Cloud begin with, unique in the project; at most 24 characters. Default `penstock`."""
     labels: NotRequired[dict[str, str]]
     """Labels of everything in Google Cloud that takes labels, beside `part-of: penstock`."""
-    network: NotRequired[Annotated[penstock.ProducerNetworkArgs, Wired("name", "project", "region")]]
+    network: NotRequired[Annotated[penstock.ProducerNetworkArgs, Wired("name", "project", "region", "labels")]]
     """The VPC that the models are served in: made, or an existing one. Default: none is declared."""
     rdma: NotRequired[Annotated[penstock.RdmaNetworkArgs, Wired("name", "project", "region", "namespaces")]]
     """RDMA between the nodes of one replica. Default none."""

@@ -33,6 +33,8 @@ def inventory(graph: Graph) -> dict[str, Any]:
 
 def _entry(resource: Resource) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": resource.type, "name": resource.name, "parent": resource.parent}
+    if resource.part:
+        entry["part"] = resource.part
     if resource.options.get("protect"):
         entry["protect"] = True
     values = _values(resource)
@@ -49,19 +51,36 @@ def _values(resource: Resource) -> dict[str, Any]:
     values.update({name: inputs[name] for name in ("data", "stringData") if name in inputs})
     spec = inputs.get("spec")
     if isinstance(spec, Mapping):
-        values["spec"] = spec if is_custom_resource(resource) or "template" not in spec else _workload(spec)
+        values["spec"] = _spec(resource, spec)
     return values
 
 
-def _workload(spec: Mapping[str, Any]) -> dict[str, Any]:
-    pod = spec["template"].get("spec", {})
-    kept: dict[str, Any] = {name: spec[name] for name in ("replicas", "selector") if name in spec}
-    for group in ("initContainers", "containers"):
-        if group in pod:
-            kept[group] = [
-                {name: container[name] for name in _CONTAINER if name in container} for container in pod[group]
-            ]
-    return kept
+def _spec(resource: Resource, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    if _kind(resource) == "CustomResourceDefinition":
+        versions = [version["name"] for version in spec["versions"]]
+        return {"group": spec["group"], "kind": spec["names"]["kind"], "versions": versions}
+    if _kind(resource) == "LeaderWorkerSet":
+        group = spec["leaderWorkerTemplate"]
+        pods = {name: _pods(item) for name, item in group.items() if name.endswith("Template")}
+        return {**spec, "leaderWorkerTemplate": {**group, **pods}}
+    if is_custom_resource(resource) or "template" not in spec:
+        return spec
+    return {name: spec[name] for name in ("replicas", "selector") if name in spec} | _pods(spec["template"])
+
+
+def _kind(resource: Resource) -> str:
+    """Return the kind of a Kubernetes object."""
+    return str(resource.inputs.get("kind"))
+
+
+def _pods(template: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the containers of a pod template are called and run."""
+    pod = template.get("spec", {})
+    return {
+        group: [{name: container[name] for name in _CONTAINER if name in container} for container in pod[group]]
+        for group in ("initContainers", "containers")
+        if group in pod
+    }
 
 
 class _Dumper(yaml.SafeDumper):
