@@ -21,12 +21,11 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.support.engine import definitions
 from tests.support.engine.build import require
+from tests.support.engine.definitions import CRDS
 from tests.support.engine.processes import start
 from tests.support.envoy import free_port
-
-CRDS = Path(__file__).resolve().parents[4] / "shared" / "crds"
-"""Schemas of third parties, kept beside the repository; without them the API server knows built-in kinds only."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +122,12 @@ def patch(client: httpx.Client, path: str, manifest: Mapping[str, Any], query: M
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, crds: bool = True) -> Iterator[ApiServer]:
+def running(folder: Path, *, install: Callable[[httpx.Client], None] = definitions.install) -> Iterator[ApiServer]:
     """Run etcd and an API server until the block ends; skip the test where they cannot be built.
 
     Args:
         folder: an empty folder for data, keys and logs.
-        crds: apply every CRD there is.
+        install: installs custom resource definitions.
 
     Raises:
         AssertionError: it did not become ready; shows the end of the logs.
@@ -142,8 +141,8 @@ def running(folder: Path, *, crds: bool = True) -> Iterator[ApiServer]:
             # Made by the API server itself shortly after it is ready.
             default = "/api/v1/namespaces/default"
             _wait(lambda: client.get(default).status_code == 200, process, folder / "apiserver.log")
-            if crds and CRDS.is_dir():
-                _apply_crds(client, process, folder / "apiserver.log")
+            if CRDS.is_dir():
+                install(client)
         yield server
 
 
@@ -171,7 +170,7 @@ def restartable(folder: Path) -> Iterator[tuple[ApiServer, Callable[[], contextl
 
         _wait(lambda: client.get("/readyz").status_code == 200, process, log)
         if CRDS.is_dir():
-            _apply_crds(client, process, log)
+            definitions.install(client)
         yield server, outage
 
 
@@ -205,6 +204,7 @@ def _apiserver(binary: Path, folder: Path, store: str) -> Iterator[tuple[ApiServ
     command += ["--service-account-issuer=https://localhost", "--service-cluster-ip-range=10.96.0.0/16"]
     # Its controller, which makes a default account in every namespace, does not run here.
     command += ["--disable-admission-plugins=ServiceAccount"]
+    command += ["--allow-privileged=true"]  # as GKE's: installers of drivers need it
     with start(command, folder / "apiserver.log") as process:
         ca = certificates / "apiserver.crt"
         _wait(ca.exists, process, folder / "apiserver.log")
@@ -215,25 +215,6 @@ def _private_key() -> bytes:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     plain = serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, plain)
-
-
-def _apply_crds(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    root = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    names = []
-    for file in sorted(CRDS.rglob("*.yaml")):
-        for document in yaml.load_all(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            if document and document.get("kind") == "CustomResourceDefinition":
-                names.append(document["metadata"]["name"])
-                patch(client, f"{root}/{names[-1]}", document, {"fieldManager": "test", "force": "true"})
-
-    def established() -> bool:
-        live = {item["metadata"]["name"]: item for item in client.get(root).json()["items"]}
-        return all(
-            any(c["type"] == "Established" and c["status"] == "True" for c in live[name]["status"]["conditions"] or ())
-            for name in names
-        )
-
-    _wait(established, process, log)
 
 
 def _wait(met: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:

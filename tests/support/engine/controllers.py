@@ -1,4 +1,5 @@
-"""Stands in for the controllers that a GKE cluster runs: of Gateways, and of namespaces and volumes that are deleted.
+"""Stands in for the controllers that a GKE cluster runs: of Gateways, of other kinds that are awaited, and of
+namespaces and volumes that are deleted.
 
 A Gateway becomes programmed once its named address and certificates exist. Its listeners' forwarding rules then appear
 in the made-up cloud and in an annotation, and hold address, certificates and networks until the Gateway is deleted.
@@ -21,6 +22,11 @@ from tests.support.engine.gcp import FORWARDING_RULE
 from tests.support.engine.provider import Refused
 
 _GATEWAYS = "/apis/gateway.networking.k8s.io/v1/gateways"
+_READY: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("leaderworkerset.x-k8s.io", "leaderworkersets", {}),
+    ("apim.googleapis.com", "apigeebackendservices", {"currentState": "CREATED"}),
+)
+"""Group, plural, and status; without one, the condition Available."""
 _FINALIZER = "gateway.finalizer.networking.gke.io"
 _CERTIFICATES = "networking.gke.io/cert-manager-certs"
 _PLACE = "projects/made-up/regions/made-up"
@@ -40,6 +46,7 @@ def controllers(server: ApiServer, cloud: Cloud) -> Iterator[None]:
                     _namespaces(client)
                     _claims(client)
                     _volumes(client)
+                    _workloads(client)
                     _gateways(client, cloud)
         except Exception as error:  # noqa: BLE001 - raised where the block ends
             failed.append(error)
@@ -89,6 +96,18 @@ def _leaving(client: httpx.Client, path: str) -> list[dict[str, Any]]:
     return [item for item in items if "deletionTimestamp" in item["metadata"] and item["metadata"].get("finalizers")]
 
 
+def _workloads(client: httpx.Client) -> None:
+    """Let everything that programs wait for be ready at once."""
+    for group, plural, status in _READY:
+        answer = client.get(f"/apis/{group}/v1/{plural}")
+        for item in answer.json()["items"] if answer.status_code == 200 else ():
+            wanted = status or {"conditions": [_condition("Available", item)]}
+            if not wanted.items() <= item.get("status", {}).items():
+                metadata = item["metadata"]
+                path = f"/apis/{group}/v1/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}/status"
+                _patch(client, path, {"status": wanted})
+
+
 def _gateways(client: httpx.Client, cloud: Cloud) -> None:
     answer = client.get(_GATEWAYS)
     if answer.status_code == 404:  # no definitions were installed
@@ -98,13 +117,18 @@ def _gateways(client: httpx.Client, cloud: Cloud) -> None:
         path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{metadata['namespace']}/gateways/{metadata['name']}"
         if "deletionTimestamp" in metadata:
             _withdraw(client, path, gateway, cloud)
-        elif not _programmed(gateway):
+        elif not _is(gateway, "Programmed"):
             _program(client, path, gateway, cloud)
 
 
-def _programmed(gateway: Mapping[str, Any]) -> bool:
-    conditions = gateway.get("status", {}).get("conditions", [])
-    return any(item["type"] == "Programmed" and item["status"] == "True" for item in conditions)
+def _is(item: Mapping[str, Any], type_: str) -> bool:
+    conditions = item.get("status", {}).get("conditions", [])
+    return any(condition["type"] == type_ and condition["status"] == "True" for condition in conditions)
+
+
+def _condition(type_: str, item: Mapping[str, Any]) -> dict[str, str]:
+    since = item["metadata"]["creationTimestamp"]
+    return {"type": type_, "status": "True", "reason": type_, "message": "", "lastTransitionTime": since}
 
 
 def _program(client: httpx.Client, path: str, gateway: Mapping[str, Any], cloud: Cloud) -> None:
@@ -125,8 +149,7 @@ def _program(client: httpx.Client, path: str, gateway: Mapping[str, Any], cloud:
         rules.append(f"/{place}/forwardingRules/{name}")
     change = {"finalizers": [_FINALIZER], "annotations": {FORWARDING_RULES: ",".join(rules)}}
     _patch(client, path, {"metadata": change})
-    condition = {"reason": "Programmed", "message": "", "lastTransitionTime": gateway["metadata"]["creationTimestamp"]}
-    conditions = [{"type": type_, "status": "True", **condition} for type_ in ("Accepted", "Programmed")]
+    conditions = [_condition(type_, gateway) for type_ in ("Accepted", "Programmed")]
     _patch(client, f"{path}/status", {"status": {"addresses": [{"value": ip}], "conditions": conditions}})
 
 

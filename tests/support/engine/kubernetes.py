@@ -10,6 +10,7 @@ without a dry run where inputs are unknown or kind or namespace are not there ye
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from typing import Any
 import httpx
 from pulumi.runtime.proto import provider_pb2_grpc
 
+from tests.support.engine import definitions
 from tests.support.engine.apiserver import ApiServer, object_path, patch
 from tests.support.engine.cloud import Cloud
 from tests.support.engine.provider import (
@@ -32,6 +34,8 @@ from tests.support.engine.provider import (
 )
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
+_PATH = re.compile(r"\{(\.[a-zA-Z]+)+\}")
+"""The part of JSONPath that our components use."""
 _WAIT_FOR = "pulumi.com/waitFor"
 _TIMEOUT = "pulumi.com/timeoutSeconds"
 
@@ -99,6 +103,10 @@ class Kubernetes(Provider):
             identifier = f"{inputs.get('namespace', 'default')}/{inputs['name']}"
             if not preview:
                 self._cloud.add(identifier, {"type": type_, "inputs": inputs, "outputs": inputs, "references": []})
+                group = definitions.CHARTS.get(inputs["chart"].rpartition("/")[2])
+                if group:
+                    with self._server.client() as client:
+                        definitions.install(client, group)
             return identifier, inputs
         live = self._apply(urn, inputs, preview, new=True)
         if preview:
@@ -187,9 +195,14 @@ class Kubernetes(Provider):
 
 def _holds(condition: str, live: Values) -> bool:
     kind, _, expression = condition.partition("=")
-    if kind != "condition":
-        raise Refused(f"the stand-in understands conditions alone, not `{condition}`")
     type_, _, wanted = expression.partition("=")
+    if kind == "jsonpath" and _PATH.fullmatch(type_):
+        value: Any = live
+        for key in type_[2:-1].split("."):
+            value = value.get(key, {})
+        return str(value) == wanted
+    if kind != "condition":
+        raise Refused(f"the stand-in does not understand `{condition}`")
     found = live.get("status", {}).get("conditions", [])
     return any(item["type"] == type_ and item["status"] == (wanted or "True") for item in found)
 
