@@ -104,6 +104,8 @@ class Callout:
         TALLY.in_flight += 1
         try:
             await stream.run()
+        except grpc.aio.InternalError:
+            pass  # the proxy reset the stream while an answer was being written, before gRPC cancelled this task
         finally:
             self._streams.discard(stream)
             if not self._streams:

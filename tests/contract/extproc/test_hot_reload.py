@@ -76,7 +76,8 @@ class Callout:
                 response_deserializer=pb.ProcessingResponse.FromString,
             )()
             yield call
-            await call.done_writing()
+            if not call.done():
+                await call.done_writing()
 
     async def status(self, model: str) -> int:
         """Ask for a model; return 200 if it is routed, else the status of the answer."""
@@ -131,7 +132,8 @@ def launch(tmp_path: Path) -> Any:
             assert one.process.wait(15) == 0, one.log()
         finally:
             one.process.kill()
-        assert not [record for record in one.log() if "Traceback" in str(record)]
+        broken = [record for record in one.log() if "Traceback" in str(record)]
+        assert not broken, broken
 
 
 def models(*names: str) -> str:
