@@ -9,6 +9,9 @@ from tests.support import golden
 every_environment = pytest.mark.parametrize("environment", environments(golden.ROOT))
 SHARED = golden.ROOT.parent / "shared" / "crds"
 
+WITHOUT_SCHEMA = {"ApigeeBackendService", "APIProduct", "APIOperationSet", "TriggerAuthentication"}
+"""Kinds of operators whose CRDs are not among those files."""
+
 
 @every_environment
 def test_inventory_is_the_golden_one(environment: str) -> None:
@@ -49,7 +52,8 @@ def test_every_custom_resource_is_valid(environment: str) -> None:
     ]
     assert verdicts
     for verdict in verdicts:
-        assert (verdict.resource.key, verdict.status, verdict.errors) == (verdict.resource.key, "ok", ())
+        expected = "no-schema" if verdict.resource.inputs["kind"] in WITHOUT_SCHEMA else "ok"
+        assert (verdict.resource.key, verdict.status, verdict.errors) == (verdict.resource.key, expected, ())
         assert not verdict.not_evaluated
 
 
