@@ -153,9 +153,8 @@ SERVICES = {"projects": "cloudresourcemanager", "serviceaccount": "iam"}
 @pytest.mark.parametrize("environment", TWO_STACKS)
 def test_the_apis_of_every_resource_are_documented(environment: str, graphs: dict[str, Graph]) -> None:
     text = (golden.ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
-    rows = {
-        line.split("`")[1]: line for line in text.partition("| environment | APIs |")[2].splitlines() if "`" in line
-    }
+    table = text.partition("| environment | APIs |")[2].partition("\n\n")[0]
+    rows = {line.split("`")[1]: line for line in table.splitlines() if "`" in line}
     named = rows["dev"] + rows[environment]
     modules = {item.type.split(":")[1].split("/")[0] for item in graphs[environment].resources if "gcp:" in item.type}
     assert [name for name in sorted(modules) if f"`{SERVICES.get(name, name)}`" not in named] == []
