@@ -22,12 +22,12 @@ class Adapter(TypedDict):
 
 
 class Accelerator(TypedDict):
-    """The GPUs of one replica."""
+    """The GPUs, or the TPU chips, of one node of a replica."""
 
     type: NotRequired[str]
-    """GPU type as GKE labels its nodes, e.g. `nvidia-l4`. Default: any node that has the GPUs."""
+    """Type as GKE labels its nodes, e.g. `nvidia-l4` or `tpu-v6e-slice`. Default: any node that has the GPUs."""
     count: NotRequired[int]
-    """GPUs per replica; more than one means tensor parallelism. Default 1."""
+    """GPUs per node, or all TPU chips of it; more than one means tensor parallelism. Default 1."""
 
 
 class SecretKey(TypedDict):
@@ -56,7 +56,7 @@ class Weights(TypedDict):
     path: NotRequired[str]
     """Folder of the model in the bucket. Default: the whole bucket."""
     method: NotRequired[str]
-    """`fuse` mounts the folder at `/models`; `streamer` loads from the bucket into the GPUs. Default `fuse`."""
+    """`fuse` mounts the folder at `/models`; `streamer` loads straight from the bucket. Default `fuse`."""
     adapters_path: NotRequired[str]
     """Folder of LoRA adapters in the same bucket, mounted at `/adapters`, one folder each. Default: none."""
     project: str
@@ -116,7 +116,7 @@ class ModelReplicaSetArgs(TypedDict):
     nodes: NotRequired[int]
     """Nodes that serve one replica together; more than one makes a LeaderWorkerSet. Default 1."""
     tensor_parallel: NotRequired[int]
-    """GPUs that share each layer. Default: those of one node."""
+    """GPUs, or devices of TPUs (two per chip of TPU7x), that share each layer. Default: those of one node."""
     pipeline_parallel: NotRequired[int]
     """Stages of layers. Default: one per node."""
     topology: NotRequired[str]
@@ -138,7 +138,7 @@ class ModelReplicaSetArgs(TypedDict):
     extra_args: NotRequired[list[str]]
     """More arguments of `vllm serve`, each `--flag` or `--flag=value`; none that another field sets."""
     accelerator: NotRequired[Accelerator]
-    """GPUs per replica. Default one of any type."""
+    """GPUs, or TPU chips, per node. Default one GPU of any type."""
     node_selector: NotRequired[dict[str, str]]
     """Further node labels to ask for."""
     cpu: NotRequired[str]
@@ -156,7 +156,7 @@ class ModelReplicaSetArgs(TypedDict):
     hf_token_secret: NotRequired[SecretKey]
     """Secret with the hub's token, for gated models. The token itself never passes through here."""
     image: pulumi.Input[str]
-    """vLLM image, pinned by tag or digest."""
+    """vLLM image, pinned by tag or digest; on TPUs one with vLLM's TPU backend, e.g. of `vllm/vllm-tpu`."""
 
 
 class ModelReplicaSet(pulumi.ComponentResource):
@@ -167,8 +167,8 @@ class ModelReplicaSet(pulumi.ComponentResource):
 
     problems = staticmethod(manifests.problems)
     """Yields every reason why arguments are refused; a program can check all components before it makes one."""
-    needs_privileged = staticmethod(manifests.needs_privileged)
-    """Tells whether the namespace must admit more than the "restricted" Pod Security Standard."""
+    pod_security_level = staticmethod(manifests.pod_security_level)
+    """Names the strictest Pod Security Standard that the namespace may enforce."""
 
     def __init__(self, name: str, args: ModelReplicaSetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the component. Raises `ConfigErrors` before anything is registered."""

@@ -6,6 +6,7 @@ import penstock
 from penstock.manifests import api_management as management
 from penstock.manifests import guardrails as screening
 from penstock.manifests import rdma
+from penstock.manifests.common import POD_SECURITY
 
 from infra.plan import models
 from infra.plan.common import later, moves, place
@@ -22,8 +23,9 @@ def gateway(settings: Settings) -> Planned[penstock.InferenceGateway]:
     args = cloud | prefix | given(settings, only=("namespace", "create_namespace")) | given(settings["gateway"])
     if "network" in settings:
         later(args, "address.subnetwork")
-    if _privileged(settings):
-        args.setdefault("pod_security", rdma.POD_SECURITY)
+    level = _pod_security(settings)
+    if level != POD_SECURITY[0]:
+        args.setdefault("pod_security", level)
     found = dict(moves("gateway", "namespace", "project", "region", "labels")) | {".prefix": "prefix"}
     return Planned(penstock.InferenceGateway, "gateway", args, found)
 
@@ -128,12 +130,12 @@ def claims(settings: Settings) -> Planned[penstock.RdmaNetwork] | None:
     return Planned(penstock.RdmaNetwork, "rdma", args, found)
 
 
-def _privileged(settings: Settings) -> bool:
-    """Tell whether replicas use RDMA, whose libraries come from a path of the host."""
-    pools = {pool["pool"]: pool for pool in settings["accelerator_pools"]}
-    for model in settings["models"]:
-        for own in model["replica_sets"]:
-            both: dict[str, Any] = {**model, **own}
-            if "rdma" in both or (both.get("nodes", 1) > 1 and "rdma" in pools.get(both.get("pool", ""), {})):
-                return True
-    return False
+def _pod_security(settings: Settings) -> str:
+    """Return the strictest Pod Security Standard that admits the replicas of every set."""
+    sets: list[Any] = [
+        models.replica_set(settings, at, number).args
+        for at, model in enumerate(settings["models"])
+        for number in range(len(model["replica_sets"]))
+    ]
+    levels = [penstock.ModelReplicaSet.pod_security_level(args) for args in sets]
+    return max(levels, key=POD_SECURITY.index, default=POD_SECURITY[0])

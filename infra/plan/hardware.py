@@ -6,7 +6,7 @@ from typing import Any
 from penstock import ConfigError
 from penstock.errors import did_you_mean
 from penstock.manifests import rdma
-from penstock.manifests.accelerators import CATALOGUE
+from penstock.manifests.accelerators import CATALOGUE, TPU
 
 from infra.settings import Settings
 
@@ -83,6 +83,8 @@ def _set_problems(
     if wanted.get("count", 1) > machine.chips:
         expected = f"at most {machine.chips}, what a node of `{chosen}` has"
         yield ConfigError(f"{path}.accelerator.count", wanted["count"], expected, "Use `nodes` for more")
+    if accelerator.kind == TPU:
+        yield from _slice_problems(pool, machine, wanted.get("count"), path, named)
     most = pool.get("nodes", pool.get("max_nodes"))
     nodes = both.get("nodes", 1)
     if most is not None and nodes > most:
@@ -94,6 +96,20 @@ def _set_problems(
             f"`{pool.get('rdma')}`, as its pool `{chosen}`" if "rdma" in pool else f"`rdma` at the pool `{chosen}`"
         )
         yield ConfigError(f"{path}.rdma.mode", mode, expected, "Leave `rdma` out here: the pool says it")
+
+
+def _slice_problems(pool: Any, machine: Any, count: int | None, path: str, named: str) -> Iterator[ConfigError]:
+    """Check that a replica fills a TPU slice of one machine: nodes of a larger one carry another topology's label."""
+    topology = pool.get("topology", machine.topologies[0])
+    if topology in machine.topologies and machine.hosts(topology) > 1:
+        expected = (
+            f"a pool of one-machine slices; those of `{pool['pool']}`, {topology}, have {machine.hosts(topology)}"
+        )
+        fix = f"Use topology {machine.topologies[0]} there: vLLM joins the machines of a slice by Ray only"
+        yield ConfigError(named, pool["pool"], expected, fix)
+    elif count is not None and count < machine.chips:
+        expected = f"{machine.chips}, all chips of a node of `{pool['pool']}`"
+        yield ConfigError(f"{path}.accelerator.count", count, expected, "Leave `accelerator` out, the pool says it")
 
 
 def _machine(pool: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import penstock
 from penstock import pool_name
-from penstock.manifests.accelerators import CATALOGUE, GPU, POOL_LABEL
+from penstock.manifests.accelerators import CATALOGUE, POOL_LABEL
 
 from infra.plan.common import moves
 from infra.plan.planned import LATER, Planned, given
@@ -104,14 +104,14 @@ def served(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _place(args: dict[str, Any], settings: Settings, chosen: str | None) -> None:
-    """Take GPU type, GPUs per node and RDMA from the accelerator pool that is chosen, where nothing else is said."""
+    """Take accelerator and RDMA of the replicas' nodes from the pool that is chosen, where nothing else is said."""
     pools = {own["pool"]: own for own in settings["accelerator_pools"]}
     if chosen is None:
         return
     args["node_selector"] = {POOL_LABEL: chosen} | args.get("node_selector", {})
     accelerator = CATALOGUE.get(pools[chosen]["accelerator"]) if chosen in pools else None
     machine = accelerator.machine(pools[chosen].get("machine_type")) if accelerator else None
-    if accelerator is None or machine is None or accelerator.kind != GPU:
+    if accelerator is None or machine is None:
         return
     args.setdefault("accelerator", {"type": accelerator.type, "count": machine.chips})
     mode = pools[chosen].get("rdma")

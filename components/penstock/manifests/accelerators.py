@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 GPU = "gpu"
 TPU = "tpu"
 """Kinds of accelerators."""
+
+GPU_RESOURCE, TPU_RESOURCE = "nvidia.com/gpu", "google.com/tpu"
+"""Resources that pods ask for, and keys of the taints that GKE puts on the nodes."""
 
 POOL_LABEL = "penstock.dev/pool"
 """Label of every node: the short name of its pool. Model replicas choose their nodes by it."""
@@ -71,6 +74,9 @@ class Accelerator:
     workload_policy: bool = False
     """Whether several machines are placed by a workload policy. Source: Cluster Toolkit, gke-a4x; GKE, "About Ironwood
     (TPU7x)"."""
+    devices_per_chip: int = 1
+    """Devices that a framework sees of one chip. Source: Cloud TPU, "TPU7x (Ironwood)": two TensorCores, each a device
+    of its own; earlier TPUs with several TensorCores show them as one."""
     domain: int = 0
     """Machines of one NVLink domain, the most that a pool has; 0 without such domains."""
 
@@ -97,7 +103,7 @@ class Accelerator:
     @property
     def resource(self) -> str:
         """Name of the resource that pods ask for, and key of the taint that GKE puts on the nodes."""
-        return "nvidia.com/gpu" if self.kind == GPU else "google.com/tpu"
+        return GPU_RESOURCE if self.kind == GPU else TPU_RESOURCE
 
     def machine(self, machine_type: str | None = None) -> Machine | None:
         """Return the machine of that type, the default one without a type, or None if there is none."""
@@ -227,9 +233,36 @@ CATALOGUE: Mapping[str, Accelerator] = {
         disk_type=_HYPERDISK,
         minimum_version="1.34.0-gke.2201000",
         workload_policy=True,
+        devices_per_chip=2,
     ),
 }
 """Accelerators by the name that settings use."""
+
+
+def check_machine(path: str, name: str, machine_type: str | None) -> Iterator[ConfigError]:
+    """Yield an error unless the catalogue has `name`, and machines of `machine_type` (None: the default) carry it.
+
+    `path` is that of the object with the fields `accelerator` and `machine_type`.
+    """
+    known = CATALOGUE.get(name)
+    if known is None:
+        yield from check_accelerator(f"{path}.accelerator", name)
+    elif known.machine(machine_type) is None:
+        fix = did_you_mean(str(machine_type), [machine.machine_type for machine in known.machines])
+        yield ConfigError(f"{path}.machine_type", machine_type, f"a machine type with {name}", fix)
+
+
+def check_topology(path: str, machine: Machine, topology: str | None) -> Iterator[ConfigError]:
+    """Yield an error unless machines of this type make up the TPU slice `topology`, or none is named."""
+    if topology is not None and topology not in machine.topologies:
+        known = ", ".join(machine.topologies)
+        fix = f"Use one of: {known}" if known else "Remove it"
+        yield ConfigError(path, topology, f"a TPU slice of {machine.machine_type}", fix)
+
+
+def by_type(label: str | None) -> Accelerator | None:
+    """Return the accelerator whose nodes GKE labels with that type, None if there is none in the catalogue."""
+    return next((item for item in CATALOGUE.values() if item.type == label), None)
 
 
 def check_accelerator(path: str, name: str) -> Iterator[ConfigError]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .._labels import labels
 from ..errors import ConfigError, did_you_mean
 from .common import Manifest, check_image, manifest
+from .location import check_project, check_project_number
 from .pool import OBJECTIVE_APIS
-from .references import check_project
 
 if TYPE_CHECKING:
     from ..addons import ClusterAddonsArgs
@@ -100,9 +100,8 @@ def problems(args: "ClusterAddonsArgs", path: str) -> Iterator[ConfigError]:
             if name not in args:
                 expected = "a value: autoscaling by metrics reads Cloud Monitoring"
                 yield ConfigError(f"{path}.{name}", None, expected, "Set it")
-    number = args.get("project_number", "1")
-    if not number.isdecimal():
-        yield ConfigError(f"{path}.project_number", number, "the project's number", "Write it like `123456789012`")
+    if "project_number" in args:
+        yield from check_project_number(f"{path}.project_number", args["project_number"])
     apis = args.get("objective_apis", [])
     for index, api in enumerate(apis):
         where = f"{path}.objective_apis[{index}]"

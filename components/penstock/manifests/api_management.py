@@ -12,7 +12,7 @@ from . import apigee, guardrails, management_store
 from .callout import CONFIG_DIR, Callout
 from .common import Manifest, check_image, check_model_name, check_range
 from .extensions import EVENTS, TIMEOUT_MS, TIMEOUT_RANGE_MS
-from .location import check_labels, check_place
+from .location import check_cloud
 from .model_armor import check_word
 from .route import PATHS
 from .traffic_callout import STREAM_TIMEOUT_S as STREAM_TIMEOUT_S
@@ -135,7 +135,7 @@ def problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:
     else:
         yield from apigee.problems(args, path)
     if args["mode"] == APIGEE or management_store.kind(args) == management_store.MEMORYSTORE:
-        yield from _cloud_problems(args, path)
+        yield from check_cloud(path, args, "resources live in a project", f"-{NAME}")
 
 
 def _product(product: "ApiProduct") -> Manifest:
@@ -250,14 +250,3 @@ def _bundled_problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigEr
     if screens["namespace"] != args["namespace"]:
         where, expected = f"{path}.guardrails.namespace", f"`{args['namespace']}`, as here"
         yield ConfigError(where, screens["namespace"], expected, "Use one namespace")
-
-
-def _cloud_problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:
-    given: Mapping[str, Any] = args
-    missing = [field for field in ("name", "project", "project_number", "region") if not given.get(field)]
-    for field in missing:
-        yield ConfigError(f"{path}.{field}", None, "a value: resources live in a project", "Set it")
-    if not missing:
-        yield from check_label(f"{path}.name", args["name"], f"-{NAME}", "a base name")
-        yield from check_place(path, args)
-        yield from check_labels(f"{path}.labels", args.get("labels", {}))

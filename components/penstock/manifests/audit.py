@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .common import check_range
+from .location import check_project
 from .model_armor import check_word
-from .references import check_project
 
 if TYPE_CHECKING:
     from ..security import AuditedService, AuditRules

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._naming import check_label
 from ..errors import ConfigError
-from .references import check_project
+from .location import check_project
 
 if TYPE_CHECKING:
     from ..certificate import GatewayCertificate

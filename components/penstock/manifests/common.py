@@ -20,6 +20,9 @@ WAIT_FOR = "pulumi.com/waitFor"
 WAIT_TIMEOUT = "pulumi.com/timeoutSeconds"
 """Await annotations; custom resources count as ready at once without them. Source: Pulumi Kubernetes provider 4.34."""
 
+POD_SECURITY = ("restricted", "baseline", "privileged")
+"""Levels of the Pod Security Standards, strictest first. Source: Kubernetes, "Pod Security Standards"."""
+
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kMGTP]|[KMGTP]i)?")
 MODEL_NAME_MAX = 256
 """Longest model name, in characters. Source: limit of Google's body based router, which Penstock's keeps."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._labels import PART_OF
 from .._naming import check_label
 from ..errors import ConfigError, did_you_mean
-from .accelerators import CATALOGUE, GPU, Accelerator, Machine, check_accelerator
+from .accelerators import CATALOGUE, GPU, Accelerator, Machine, check_machine, check_topology
 from .common import Manifest, check_range, manifest
 from .node_pool_capacity import FLEX_RUN_MAX_S, RUN_MAX_S, RUN_MIN_S
 
@@ -106,14 +106,9 @@ def _choice_problems(choice: "CapacityChoice", path: str) -> Iterator[ConfigErro
             yield ConfigError(f"{path}.{field}", value, "nothing beside `node_pools`, which have it", "Remove it")
         return
     accelerator = CATALOGUE.get(choice["accelerator"])
-    if accelerator is None:
-        yield from check_accelerator(f"{path}.accelerator", choice["accelerator"])
-        return
-    machine = accelerator.machine(choice.get("machine_type"))
-    if machine is None:
-        fix = did_you_mean(choice["machine_type"], [item.machine_type for item in accelerator.machines])
-        expected = f"a machine type with {choice['accelerator']}"
-        yield ConfigError(f"{path}.machine_type", choice["machine_type"], expected, fix)
+    machine = accelerator.machine(choice.get("machine_type")) if accelerator else None
+    if accelerator is None or machine is None:
+        yield from check_machine(path, choice["accelerator"], choice.get("machine_type"))
         return
     yield from _capacity_problems(choice, accelerator, machine, path)
 
@@ -137,9 +132,7 @@ def _capacity_problems(
     if "sub_block" in choice.get("reservation", {}):
         expected = "a reservation or one of its blocks"
         yield ConfigError(f"{path}.reservation.sub_block", choice["reservation"]["sub_block"], expected, "Remove it")
-    if "topology" in choice and choice["topology"] not in machine.topologies:
-        fix = did_you_mean(choice["topology"], machine.topologies)
-        yield ConfigError(f"{path}.topology", choice["topology"], f"a TPU slice of {machine.machine_type}", fix)
+    yield from check_topology(f"{path}.topology", machine, choice.get("topology"))
     if "max_run_duration_s" in choice:
         most = FLEX_RUN_MAX_S if choice.get("flex_start") else RUN_MAX_S
         where = f"{path}.max_run_duration_s"

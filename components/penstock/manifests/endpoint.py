@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from .._naming import LABEL_MAX, check_label
 from ..errors import ConfigError
-from .location import check_labels, check_name, check_place
-from .references import check_ipv4, check_network, check_subnetwork
+from .location import (
+    check_ipv4,
+    check_labels,
+    check_name,
+    check_network,
+    check_own_project,
+    check_place,
+    check_subnetwork,
+)
 
 if TYPE_CHECKING:
     from ..endpoint import DnsPeering, PrivateEndpointArgs
@@ -120,7 +127,7 @@ def _peering_problems(args: "PrivateEndpointArgs", path: str) -> Iterator[Config
         if peering["name"] in names:
             yield ConfigError(f"{where}.name", peering["name"], "names that are all different", "Rename one of them")
         names.append(peering["name"])
-        yield from check_place(where, {"project": peering["project"], "region": args["region"]})
+        yield from check_own_project(f"{where}.project", peering["project"])
         if not peering["networks"]:
             yield ConfigError(
                 f"{where}.networks", [], "at least one network", "Name the networks that resolve through it"

@@ -8,9 +8,18 @@ from .._labels import labels
 from .._naming import LABEL_MAX, check_label
 from ..errors import ConfigError, did_you_mean
 from . import armor, certificate
-from .common import GATEWAY_API, GKE_API, WAIT_FOR, WAIT_TIMEOUT, Manifest, check_range, manifest, target_ref
-from .location import check_labels, check_name, check_place
-from .references import check_ipv4, check_subnetwork
+from .common import (
+    GATEWAY_API,
+    GKE_API,
+    POD_SECURITY,
+    WAIT_FOR,
+    WAIT_TIMEOUT,
+    Manifest,
+    check_range,
+    manifest,
+    target_ref,
+)
+from .location import check_ipv4, check_labels, check_name, check_place, check_subnetwork
 
 if TYPE_CHECKING:
     from ..gateway import GatewayTls, InferenceGatewayArgs, SslPolicy
@@ -36,9 +45,6 @@ _HOSTNAME = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-
 _SOURCES = ("cert_manager_certs", "pre_shared_certs", "secret_names")
 _MADE = ("address", "ssl", "armor")
 _LONGEST = "-vip-255-255-255-255"
-
-POD_SECURITY = ("restricted", "baseline", "privileged")
-"""Levels of the Pod Security Standards, strictest first. Source: Kubernetes, "Pod Security Standards"."""
 
 SSL_PROFILE, SSL_VERSION = "MODERN", "TLS_1_2"
 """Defaults of an SSL policy made here; the load balancer's own are COMPATIBLE and TLS_1_0."""

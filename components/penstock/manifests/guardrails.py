@@ -12,7 +12,7 @@ from . import model_armor
 from .callout import Callout
 from .common import check_image, check_range
 from .extensions import EVENTS, REQUEST_EVENTS, TIMEOUT_MS, TIMEOUT_RANGE_MS
-from .location import check_labels, check_place
+from .location import check_cloud
 from .model_armor import CATCH_ALL, check_word
 from .traffic_callout import STREAM_TIMEOUT_S as STREAM_TIMEOUT_S
 from .traffic_callout import made, workload_problems
@@ -37,7 +37,6 @@ OWN = "own"
 
 _NEMO_MS = 800
 _URL = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[\w./-]*)?")
-_CLOUD_FIELDS = ("name", "project", "project_number", "region")
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     MODEL_ARMOR: ("templates", "streaming", "floor"),
@@ -262,20 +261,9 @@ def _template_problems(args: "GuardrailsArgs", path: str) -> Iterator[ConfigErro
 
 
 def _cloud_problems(args: "GuardrailsArgs", path: str) -> Iterator[ConfigError]:
-    given: Mapping[str, Any] = args
-    missing = [field for field in _CLOUD_FIELDS if not given.get(field)]
-    for field in missing:
-        yield ConfigError(f"{path}.{field}", None, "a value: Model Armor's templates live in a project", "Set it")
-    if missing:
-        return
-    yield from check_label(f"{path}.name", args["name"], what="a base name")
-    yield from check_place(path, args)
-    yield from check_labels(f"{path}.labels", args.get("labels", {}))
-    if not args["project_number"].isdecimal():
-        yield ConfigError(
-            f"{path}.project_number", args["project_number"], "digits", "Look it up with `gcloud projects describe`"
-        )
+    found = list(check_cloud(path, args, "Model Armor's templates live in a project"))
+    yield from found
     if args.get("floor") is not None:
         yield from model_armor.floor_problems(args["floor"], f"{path}.floor")
-    if args["mode"] == MODEL_ARMOR:
+    if args["mode"] == MODEL_ARMOR and not found:
         yield from model_armor.settings_problems(args, f"{path}.templates")

@@ -17,8 +17,8 @@ from .common import (
     pod_security,
     service_account,
 )
+from .location import check_network
 from .model_armor import check_word
-from .references import check_network
 
 if TYPE_CHECKING:
     from ..api_management import ApiManagementArgs

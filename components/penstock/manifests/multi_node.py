@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from .._labels import LEADER
 from ..errors import ConfigError
-from . import accelerators, autoscaling, pod, rdma
+from . import autoscaling, chips, pod, rdma
 from .common import WAIT_FOR, WAIT_TIMEOUT, Manifest, check_range, manifest
-from .vllm import gpus, parallel, serve_args
+from .vllm import parallel, serve_args
 
 if TYPE_CHECKING:
     from ..replica_set import ModelReplicaSetArgs
@@ -77,6 +77,8 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
             if value is not None:
                 yield ConfigError(f"{path}.{field}", value, "`nodes` of more than 1", "Remove it, or raise `nodes`")
         return
+    if chips.tpu(args):
+        return  # refused with its accelerators
     linked = args.get("rdma")
     if linked:
         yield from rdma.check_mode(f"{path}.rdma.mode", linked["mode"])
@@ -86,43 +88,28 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
 
 def _parallel_problems(args: "ModelReplicaSetArgs", path: str, nodes: int) -> Iterator[ConfigError]:
     tensor, pipeline = parallel(args)
-    each, world = gpus(args), nodes * gpus(args)
+    each, world = chips.devices(args), nodes * chips.devices(args)
+    what = "TPU device" if chips.tpu(args) else "GPU"
     given = "tensor_parallel" if args.get("tensor_parallel") is not None else "pipeline_parallel"
     if args.get("tensor_parallel") is None and args.get("pipeline_parallel") is None:
         return
     where, value = f"{path}.{given}", tensor if given == "tensor_parallel" else pipeline
     if tensor < 1 or pipeline < 1 or tensor * pipeline != world:
-        expected = f"tensor x pipeline parallel sizes of {world}: {nodes} node(s) x {each} GPU(s)"
+        expected = f"tensor x pipeline parallel sizes of {world}: {nodes} node(s) x {each} {what}(s)"
         yield ConfigError(where, value, expected, f"Use {each} x {nodes}, or change `nodes` or `accelerator.count`")
     elif tensor % each and each % tensor:
-        expected = f"a divisor or a multiple of the {each} GPUs of a node"
+        expected = f"a divisor or a multiple of the {each} {what}s of a node"
         yield ConfigError(where, value, expected, "A layer that is shared across an uneven part of a node is slow")
 
 
 def _machine_problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
-    """Yield what the catalogue of accelerators knows better: whole machines, and as many rails as they have."""
-    kind = args.get("accelerator", {}).get("type")
-    machines = [
-        machine
-        for accelerator in accelerators.CATALOGUE.values()
-        if accelerator.type == kind
-        for machine in accelerator.machines
-    ]
-    if not machines:
+    """Yield what the catalogue of accelerators knows better: as many rails as the machines have."""
+    linked, machine = args.get("rdma"), chips.machine(args)
+    if not linked or machine is None:
         return
-    each = gpus(args)
-    if each not in {machine.chips for machine in machines}:
-        known = " or ".join(str(chips) for chips in sorted({machine.chips for machine in machines}))
-        expected = f"all GPUs of a machine with {kind}: {known}"
-        fix = "A replica of several nodes uses whole machines"
-        yield ConfigError(f"{path}.accelerator.count", each, expected, fix)
-        return
-    linked = args.get("rdma")
-    nics = max(machine.rdma_nics for machine in machines if machine.chips == each)
-    if not linked:
-        return
-    rails = linked.get("rails", 8)
+    rails, nics = linked.get("rails", 8), machine.rdma_nics
     if nics == 0:
-        yield ConfigError(f"{path}.rdma", linked["mode"], f"a machine with RDMA; none with {kind} has", "Remove it")
+        expected = f"a machine with RDMA; none with {args['accelerator'].get('type')} has"
+        yield ConfigError(f"{path}.rdma", linked["mode"], expected, "Remove it")
     elif linked["mode"] == rdma.ROCE and rails in rdma.RAILS and rails != nics:
         yield ConfigError(f"{path}.rdma.rails", rails, f"the {nics} RDMA NICs of the machine", "Use that number")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from .._labels import labels, selector
 from ..errors import ConfigError
+from .chips import GPU_TYPE_LABEL
 from .common import Manifest, check_image, manifest
-from .replica_set import GPU_TYPE_LABEL
 
 NAMESPACE = "kube-system"
 NAME = "nccl-rdma-installer"

@@ -8,8 +8,7 @@ from .._cidr import check_apart, check_cidr, flat
 from .._naming import check_label
 from ..errors import ConfigError, did_you_mean
 from .common import check_range
-from .location import check_labels, check_place
-from .references import check_project
+from .location import check_labels, check_place, check_project
 
 if TYPE_CHECKING:
     from ..network import ProducerNetworkArgs

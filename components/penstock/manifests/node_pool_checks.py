@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .._naming import check_label
 from ..errors import ConfigError, did_you_mean
 from . import versions
-from .accelerators import CATALOGUE, GPU, POOL_LABEL, TPU, Accelerator, Machine, check_accelerator
+from .accelerators import CATALOGUE, GPU, POOL_LABEL, TPU, Accelerator, Machine, check_machine, check_topology
 from .common import check_range
 from .location import check_labels, check_name, check_place
 from .node_pool import COMPUTE_CLASS, DRIVER, hosts
@@ -44,16 +44,9 @@ def problems(args: "AcceleratorPoolArgs", path: str) -> Iterator[ConfigError]:
         return
     yield from _node_problems(args, path)
     accelerator = CATALOGUE.get(args["accelerator"])
-    if accelerator is None:
-        yield from check_accelerator(f"{path}.accelerator", args["accelerator"])
-        return
-    machine = accelerator.machine(args.get("machine_type"))
-    if machine is None:
-        known = [item.machine_type for item in accelerator.machines]
-        expected = f"a machine type with {args['accelerator']}"
-        yield ConfigError(
-            f"{path}.machine_type", args["machine_type"], expected, did_you_mean(args["machine_type"], known)
-        )
+    machine = accelerator.machine(args.get("machine_type")) if accelerator else None
+    if accelerator is None or machine is None:
+        yield from check_machine(path, args["accelerator"], args.get("machine_type"))
         return
     kind_problems = _tpu_problems if accelerator.kind == TPU else _gpu_problems
     found = list(kind_problems(args, accelerator, machine, path))
@@ -122,8 +115,7 @@ def _tpu_problems(
         yield ConfigError(f"{path}.compact", True, "no COMPACT placement: machines of a slice are wired together", fix)
     topology = args.get("topology")
     if topology is not None and topology not in machine.topologies:
-        fix = f"Use one of: {', '.join(machine.topologies)}"
-        yield ConfigError(f"{path}.topology", topology, f"a slice of {machine.machine_type}", fix)
+        yield from check_topology(f"{path}.topology", machine, topology)
         return
     several = hosts(args) > 1
     if several and len(args["zones"]) > 1:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import rdma, weights
-from .common import Manifest, container_security, pod_security, spread
-from .vllm import PORT, gpus
+from . import chips, rdma, weights
+from .common import POD_SECURITY, Manifest, container_security, pod_security, spread
+from .vllm import PORT
 
 if TYPE_CHECKING:
     from ..replica_set import ModelReplicaSetArgs
@@ -19,9 +19,6 @@ DRAIN_S = 60
 """Default time that open answers have to finish."""
 
 CACHE_DIR = "/var/cache/vllm"
-GPU = "nvidia.com/gpu"
-"""Resource name and taint of GPU nodes. Source: GKE, "Run GPUs in GKE Standard node pools"."""
-GPU_TYPE_LABEL = "cloud.google.com/gke-accelerator"
 
 _PROBE_S = 10
 _MARGIN_S = 30
@@ -52,14 +49,13 @@ def template(
     if notes:
         metadata["annotations"] = notes
     drain_s = args.get("drain_timeout_s", DRAIN_S)
-    accelerator = args.get("accelerator", {})
     pod: Manifest = {
         "serviceAccountName": args["name"],
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": drain_s + _MARGIN_S,
-        "securityContext": _pod_security(linked),
-        "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}],
+        "securityContext": _pod_security(args),
+        "tolerations": [chips.toleration(args)],
         "containers": [_container(args, flags, drain_s, serves, extra_env, linked)],
         "volumes": [
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{args.get('shared_memory_mib', 2048)}Mi"}},
@@ -75,18 +71,31 @@ def template(
         pod["initContainers"] = weights.init_containers(args)
     if linked and linked["resourceClaims"]:
         pod["resourceClaims"] = linked["resourceClaims"]
-    node = ({GPU_TYPE_LABEL: accelerator["type"]} if accelerator.get("type") else {}) | args.get("node_selector", {})
+    node = chips.node_labels(args) | args.get("node_selector", {})
     if node:
         pod["nodeSelector"] = node
     return {"metadata": metadata, "spec": pod}
 
 
 def user(args: "ModelReplicaSetArgs") -> int:
-    """Return the pod's user: root with RDMA, since a capability has no effect for another user.
+    """Return the pod's user: root with RDMA and with TPUs.
 
-    Source: Kubernetes, issue 56374: added capabilities are not ambient.
+    RDMA needs a capability, which has no effect for another user; a TPU is a VFIO group, whose device belongs to root
+    alone. Sources: Kubernetes, issue 56374: added capabilities are not ambient; Linux, `vfio_devnode`: of VFIO's
+    devices only the container `/dev/vfio/vfio` is open to all.
     """
-    return 0 if args.get("rdma") else USER
+    return 0 if args.get("rdma") or chips.tpu(args) else USER
+
+
+def pod_security_level(args: "ModelReplicaSetArgs") -> str:
+    """Return the strictest Pod Security Standard that admits the pods.
+
+    RDMA mounts libraries of the node and locks memory, which only `privileged` admits; root without any capability is
+    what `baseline` admits and `restricted` does not.
+    """
+    if args.get("rdma"):
+        return rdma.POD_SECURITY
+    return POD_SECURITY[0] if user(args) else POD_SECURITY[1]
 
 
 def _rdma(args: "ModelReplicaSetArgs") -> rdma.PodRdma | None:
@@ -96,9 +105,9 @@ def _rdma(args: "ModelReplicaSetArgs") -> rdma.PodRdma | None:
     return rdma.pod_rdma(wanted["mode"], wanted.get("rails", 8), args.get("accelerator", {}).get("type"))
 
 
-def _pod_security(linked: rdma.PodRdma | None) -> Manifest:
-    if linked is None:
-        return pod_security(USER)
+def _pod_security(args: "ModelReplicaSetArgs") -> Manifest:
+    if user(args):
+        return pod_security(user(args))
     return {"runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
@@ -129,7 +138,7 @@ def _container(
         "env": [*_environment(args), *extra_env, *(linked["container"]["env"] if linked else [])],
         "resources": {
             "requests": {"cpu": cpu, "memory": memory},
-            "limits": {"memory": memory, GPU: str(gpus(args))},
+            "limits": {"memory": memory, chips.resource(args): str(chips.count(args))},
             **(linked["container"]["resources"] if linked else {}),
         },
         **(probes if serves else {}),

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .._naming import LABEL_MAX
 from ..errors import ConfigError
 from .common import check_range
-from .location import check_name, check_place
-from .references import check_network, check_project, check_subnetwork
+from .location import check_name, check_network, check_place, check_project, check_subnetwork
 
 if TYPE_CHECKING:
     from ..publication import ServicePublicationArgs

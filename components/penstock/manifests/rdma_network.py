@@ -7,7 +7,7 @@ from .._cidr import check_apart, check_cidr, parts
 from .._naming import check_label
 from ..errors import ConfigError
 from . import nccl
-from .location import check_place
+from .location import check_place, check_zone
 from .rdma import DRANET, RAILS, ROCE, check_mode, check_rails, network_names
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ def _roce_problems(args: "RdmaNetworkArgs", path: str) -> Iterator[ConfigError]:
     if "project" in args and "region" in args:
         yield from check_place(path, args)
     region, zone = args.get("region"), args.get("zone")
-    if region and zone and zone.rpartition("-")[0] != region:
-        fix = f"Write it like `{region}-a`: the network profile is the zone's"
-        yield ConfigError(f"{path}.zone", zone, f"a zone of {region}", fix)
+    if region and zone:
+        yield from check_zone(f"{path}.zone", zone, region)
     cidr = args.get("cidr", CIDR)
     yield from check_cidr(f"{path}.cidr", cidr, f"the range of up to {max(RAILS) + 1} subnets", longest=24)
     others = [(f"{path}.other_cidrs[{index}]", other) for index, other in enumerate(args.get("other_cidrs", []))]

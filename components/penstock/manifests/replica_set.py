@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .._labels import LEADER, REPLICA_SET, labels
 from .._naming import REPLICAS_SUFFIX, check_label, slug
 from ..errors import ConfigError
-from . import autoscaling, monitoring, multi_node, pod, vllm, weights
+from . import autoscaling, chips, monitoring, multi_node, pod, vllm, weights
 from .common import (
     WAIT_TIMEOUT,
     Manifest,
@@ -18,13 +18,13 @@ from .common import (
     manifest,
     service_account,
 )
-from .pod import GPU, GPU_TYPE_LABEL, STARTUP_S
+from .pod import STARTUP_S, pod_security_level
 from .vllm import PORT
 
 if TYPE_CHECKING:
     from ..replica_set import ModelReplicaSetArgs
 
-__all__ = ["GPU", "GPU_TYPE_LABEL", "NODE_MARGIN_S", "PORT", "STARTUP_S"]
+__all__ = ["NODE_MARGIN_S", "PORT", "STARTUP_S", "pod_security_level"]
 
 NODE_MARGIN_S = 600
 """What Pulumi's await adds to the time for loading: time for a node with GPUs to be added."""
@@ -77,14 +77,6 @@ def pool_selector(name: str, leader_only: bool = False) -> dict[str, str]:
     return {REPLICA_SET: name} | ({LEADER: "true"} if leader_only else {})
 
 
-def needs_privileged(args: "ModelReplicaSetArgs") -> bool:
-    """Return whether the pods need a namespace that admits more than the "restricted" Pod Security Standard.
-
-    RDMA mounts libraries of the node and locks memory, which only `privileged` admits.
-    """
-    return bool(args.get("rdma"))
-
-
 def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
     """Yield every reason why `args` cannot be rendered."""
     yield from check_label(f"{path}.name", args["name"], REPLICAS_SUFFIX, "the replica set's name")
@@ -98,7 +90,7 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
     yield from check_range(f"{path}.startup_timeout_s", args.get("startup_timeout_s", STARTUP_S), 60, 7200, "seconds")
     yield from check_range(f"{path}.shared_memory_mib", args.get("shared_memory_mib", 2048), 64, 2**20, "MiB")
     yield from check_range(f"{path}.cache_gib", args.get("cache_gib", 100), 1, 2**14, "GiB")
-    yield from check_range(f"{path}.accelerator.count", vllm.gpus(args), 1, 16, "GPUs")
+    yield from chips.problems(args, path)
     yield from check_quantity(f"{path}.cpu", args.get("cpu", "4"))
     yield from check_quantity(f"{path}.memory", args.get("memory", "24Gi"))
     secret = args.get("hf_token_secret")

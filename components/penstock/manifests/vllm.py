@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .body_router import UNIQUE_NAME
+from .chips import devices
 from .common import check_model_name, check_range
 from .weights import load_flags
 
@@ -46,17 +47,12 @@ _OWNED_FLAGS = {
 """Flags that arguments own, with the field that sets them. Source: vLLM 0.32, `vllm serve --help=all`."""
 
 
-def gpus(args: "ModelReplicaSetArgs") -> int:
-    """Return the GPUs of one node."""
-    return args.get("accelerator", {}).get("count", 1)
-
-
 def parallel(args: "ModelReplicaSetArgs") -> tuple[int, int]:
     """Return tensor and pipeline parallel sizes: by default layers are shared within a node, stages between nodes."""
     tensor, pipeline = args.get("tensor_parallel"), args.get("pipeline_parallel")
-    world = args.get("nodes", 1) * gpus(args)
+    world = args.get("nodes", 1) * devices(args)
     if tensor is None and pipeline is None:
-        return gpus(args), args.get("nodes", 1)
+        return devices(args), args.get("nodes", 1)
     if tensor is None:
         tensor = world // max(1, pipeline or 0)
     return tensor, world // max(1, tensor) if pipeline is None else pipeline

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._identity import condition, principal
 from ..errors import ConfigError, did_you_mean
 from .common import Manifest, container_security
+from .location import check_project_number
 
 if TYPE_CHECKING:
     from ..replica_set import ModelReplicaSetArgs, Weights
@@ -208,9 +209,7 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
         if folder is not None and (not _FOLDER.fullmatch(folder) or ".." in folder.split("/")):
             fix = "Write it like `gemma/12b`, without slashes at its ends"
             yield ConfigError(f"{where}.{field}", folder, "a folder of the bucket", fix)
-    if not re.fullmatch(r"[0-9]+", weights["project_number"]):
-        fix = "Take it from `gcloud projects describe`, as a string"
-        yield ConfigError(f"{where}.project_number", weights["project_number"], "the project's number", fix)
+    yield from check_project_number(f"{where}.project_number", weights["project_number"])
 
 
 def _streams(weights: "Weights") -> bool:

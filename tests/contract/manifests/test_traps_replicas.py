@@ -2,6 +2,7 @@
 
 import json
 
+import penstock
 import pytest
 import yaml
 from penstock.manifests import upstream
@@ -213,10 +214,8 @@ class TestRdma:
             assert "hostPath" in volumes["gib"]
 
     def test_a_namespace_must_admit_more_only_with_rdma(self):
-        import penstock
-
-        assert penstock.ModelReplicaSet.needs_privileged({"rdma": {"mode": "roce"}})
-        assert not penstock.ModelReplicaSet.needs_privileged({"nodes": 2})
+        assert penstock.ModelReplicaSet.pod_security_level({"rdma": {"mode": "roce"}}) == "privileged"
+        assert penstock.ModelReplicaSet.pod_security_level({"nodes": 2}) == "restricted"
 
 
 class TestWeights:
