@@ -42,6 +42,7 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 golden: $(STAMP) ## Regenerate inventories, schemas and the settings' reference, then look at `git diff`
 	@$(BIN)/python -m tests.support.golden
 	@$(BIN)/python -m tests.support.component_schema
+	@$(BIN)/python -m tests.support.picture
 	@$(BIN)/python -m infra.settings.schema
 	@$(BIN)/python -m infra.settings.document
 

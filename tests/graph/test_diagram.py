@@ -13,6 +13,7 @@ from cli.graph.model import Graph, Resource
 from cli.graph.program import record_environment
 from cli.graph.project import environments
 from cli.main import main
+from tests.support import picture
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -41,10 +42,10 @@ def test_every_environment_has_a_picture_of_all_its_pools_and_routes(environment
 
 def test_boxes_of_one_picture_do_not_overlap() -> None:
     for environment in environments(ROOT):
-        picture = ET.fromstring(draw(topology(record_environment(environment, preview=False, root=ROOT))))
+        drawn = ET.fromstring(draw(topology(record_environment(environment, preview=False, root=ROOT))))
         boxes = [
             tuple(float(shape.attrib[name]) for name in ("x", "y", "width", "height"))
-            for group in picture.iter(f"{SVG}g")
+            for group in drawn.iter(f"{SVG}g")
             for shape in group.iter(f"{SVG}rect")
         ]
         assert len(boxes) > 3
@@ -52,6 +53,10 @@ def test_boxes_of_one_picture_do_not_overlap() -> None:
             for other_x, other_y, other_width, other_height in boxes[:index]:
                 apart = x >= other_x + other_width or other_x >= x + width
                 assert apart or y >= other_y + other_height or other_y >= y + height, environment
+
+
+def test_the_picture_in_the_documentation_is_the_one_that_is_drawn_now() -> None:
+    assert picture.PICTURE.read_text() == picture.text(), "run `make golden`"
 
 
 def test_weights_are_shown_as_shares() -> None:
@@ -119,16 +124,16 @@ def test_names_are_escaped_and_secrets_never_drawn() -> None:
     hostile = custom("gcp:compute/network:Network", "n", name="<script>&\"'")
     secret = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "value": "s3cret"}
     hidden = custom("gcp:compute/network:Network", "m", name=secret)
-    picture = draw(topology(graph(hostile, hidden)))
-    assert "<script>&\"'" in texts(picture)
-    assert "s3cret" not in picture
+    drawn = draw(topology(graph(hostile, hidden)))
+    assert "<script>&\"'" in texts(drawn)
+    assert "s3cret" not in drawn
 
 
 def test_long_text_is_cut_and_whole_in_the_tooltip() -> None:
     name = "a-very-long-name-of-a-network-that-no-box-can-hold"
-    picture = draw(topology(graph(custom("gcp:compute/network:Network", "n", name=name))))
-    assert name not in texts(picture)
-    assert name in [(element.text or "").split("\n")[0] for element in ET.fromstring(picture).iter(f"{SVG}title")]
+    drawn = draw(topology(graph(custom("gcp:compute/network:Network", "n", name=name))))
+    assert name not in texts(drawn)
+    assert name in [(element.text or "").split("\n")[0] for element in ET.fromstring(drawn).iter(f"{SVG}title")]
     assert cut("short", 100, 7) == "short"
 
 
