@@ -115,6 +115,8 @@ def problems(args: "ProducerNetworkArgs", path: str) -> Iterator[ConfigError]:
     for index, service in enumerate(args.get("regional_apis", [])):
         suffix = f"-{args['name']}-zone"  # both name its zone
         yield from check_label(f"{path}.regional_apis[{index}]", service, suffix, "a service of Google's")
+        if service in args["regional_apis"][:index]:
+            yield ConfigError(f"{path}.regional_apis[{index}]", service, "each service once", "Remove it")
     if "existing" in args:
         yield from _existing_problems(args, f"{path}.existing")
     elif not has_nat(args) and google_apis(args) == NO_GOOGLE_APIS:
