@@ -11,6 +11,8 @@ from cli.graph.model import Graph, Resource
 from cli.graph.wire import redact
 
 GPU_RESOURCES = ("nvidia.com/gpu", "google.com/tpu")
+_KIND_LABELS = ("gke-accelerator", "gke-tpu-accelerator", "penstock.dev/pool")
+"""Node labels that say which accelerator, or at least which nodes, a replica asks for."""
 _REPLICA_SET = "penstock.dev/replica-set"
 _LEADER = "LeaderWorkerSet"
 
@@ -218,9 +220,7 @@ def _capacity(name: str, inputs: Mapping[str, Any], pod: Mapping[str, Any], scal
     chips = next((str(limits[key]) for key in GPU_RESOURCES if key in limits), "no")
     nodes = f"{group['size']} nodes x " if group else ""
     node = pod.get("nodeSelector", {})
-    kind = next(
-        (str(value) for key, value in node.items() if key.endswith(("gke-accelerator", "penstock.dev/pool"))), ""
-    )
+    kind = next((str(value) for key, value in node.items() if key.endswith(_KIND_LABELS)), "")
     count = inputs["spec"].get("replicas", 1)
     replicas = scaling or f"{count} replica{'s' * (count != 1)}"
     return [replicas, f"each {nodes}{chips} {kind or 'GPU'}".rstrip()]

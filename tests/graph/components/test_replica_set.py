@@ -1,8 +1,11 @@
 """What replica sets and pools register in their many forms, with preview off and on."""
 
+import penstock
 import pytest
 
-from tests.support.arguments import IMAGE, children, declared
+from cli.diagram.topology import topology
+from cli.graph.recorder import record
+from tests.support.arguments import IMAGE, args_of, children, declared
 
 GROUP = {"nodes": 2, "accelerator": {"count": 8}, "rdma": {"mode": "dranet"}}
 WEIGHTS = {"bucket": "models", "path": "llama", "project": "p", "project_number": "42"}
@@ -64,6 +67,16 @@ def test_the_autoscaler_comes_after_what_it_scales(preview):
     graph = declared("ModelReplicaSet", preview=preview, **TO_ZERO)
     assert "deployment" in waits_for(graph, "trigger-authentication")
     assert "trigger-authentication" in waits_for(graph, "autoscaler")
+
+
+def test_tpus_of_one_machine_are_a_deployment_and_the_diagram_names_them(preview):
+    def program():
+        penstock.ModelReplicaSet("set", args_of("ModelReplicaSet", accelerator={"type": "tpu-v6e-slice", "count": 8}))
+        penstock.InferencePool("pool", args_of("InferencePool"))
+
+    graph = record(program, "test", preview=preview)
+    assert "LeaderWorkerSet" not in {resource.inputs.get("kind") for resource in graph.resources}
+    assert [card.lines[:2] for card in topology(graph).pools] == [("3 replicas", "each 8 tpu-v6e-slice")]
 
 
 @pytest.mark.parametrize("picker", [{"image": IMAGE, "discovery": "kubernetes"}, {"profile": "gaie-1.5"}], ids=str)

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from penstock.manifests.accelerators import CATALOGUE, GPU, TPU, slice_chips
+from penstock.manifests.accelerators import CATALOGUE, GPU, TPU, by_type, slice_chips
 from penstock.manifests.rdma import RAILS, TUNER_CONFIGS
 from penstock.manifests.versions import GkeVersion
 
@@ -15,6 +15,19 @@ NEEDED = {"l4", "a100-40", "a100-80", "h100-high", "h100-mega", "h200-ultra", "b
     "tpu-v6e",
     "tpu-v7",
 }
+
+
+def test_a_nodes_label_names_one_accelerator():
+    assert all(by_type(item.type) is item for item in CATALOGUE.values())
+    assert by_type(None) is None
+    assert by_type("nvidia-unheard-of") is None
+
+
+def test_a_tpus_number_of_chips_names_one_machine():
+    """A replica's topology label follows from its chips."""
+    for item in CATALOGUE.values():
+        if item.kind == TPU:
+            assert len({machine.chips for machine in item.machines}) == len(item.machines)
 
 
 def test_all_accelerators_of_the_architecture_are_there():

@@ -7,6 +7,7 @@ from tests.support.arguments import IMAGE, args_of, problems
 
 H200 = {"type": "nvidia-h200-141gb", "count": 8}
 L4 = {"type": "nvidia-l4", "count": 1}
+V6E, V7 = {"type": "tpu-v6e-slice", "count": 8}, {"type": "tpu7x", "count": 4}
 WEIGHTS = {"bucket": "models", "project": "p", "project_number": "1"}
 
 
@@ -59,6 +60,31 @@ SET_REFUSED = [
         "all GPUs of a machine with nvidia-h200-141gb: 8",
         "whole machines",
     ),
+    ({"accelerator": V6E, "nodes": 2}, "nodes", 2, "by Ray only", "Use a larger machine, or GPUs"),
+    (
+        {"accelerator": V6E | {"count": 2}},
+        "accelerator.count",
+        2,
+        "tpu-v6e-slice: 1 or 4 or 8",
+        "all TPU chips of a node",
+    ),
+    (
+        {"accelerator": {"type": "tpu7x"}},
+        "accelerator.count",
+        1,
+        "all chips of a machine with tpu7x: 4",
+        "all TPU chips",
+    ),
+    ({"accelerator": V7, "tensor_parallel": 3}, "tensor_parallel", 3, "8: 1 node(s) x 8 TPU device(s)", "Use 8 x 1"),
+    ({"accelerator": V6E, "rdma": {"mode": "roce"}}, "rdma", {"mode": "roce"}, "`nodes` of more than 1", "Remove it"),
+    (
+        {"accelerator": {"type": "tpu-v6e", "count": 8}},
+        "accelerator.type",
+        "tpu-v6e",
+        "a TPU type of the catalogue",
+        "Did you mean `tpu-v6e-slice`",
+    ),
+    ({"accelerator": {"count": 17}}, "accelerator.count", 17, "from 1 to 16", "at most 16"),
     ({"source": None}, "source", None, "exactly one of `source` and `weights`", "Name a model of the hub"),
     ({"weights": WEIGHTS}, "source", "example/m1", "exactly one of `source` and `weights`", "Remove one"),
     (weights(bucket="gs://models"), "weights.bucket", "gs://models", "the name of a bucket", "without `gs://`"),
@@ -135,6 +161,10 @@ ACCEPTED = [
     ("ModelReplicaSet", group(accelerator={"type": "nvidia-gb200", "count": 4}, rdma={"mode": "dranet"})),
     ("ModelReplicaSet", group(accelerator={"type": "a-type-that-nobody-knows", "count": 3})),
     ("ModelReplicaSet", {"accelerator": L4 | {"count": 4}, "tensor_parallel": 2, "pipeline_parallel": 2}),
+    ("ModelReplicaSet", {"accelerator": V7, "tensor_parallel": 4, "pipeline_parallel": 2}),
+    ("ModelReplicaSet", {"accelerator": {"type": "tpu-v5-lite-podslice", "count": 1}}),
+    ("ModelReplicaSet", {"accelerator": V6E, "adapters": [{"name": "l1", "source": "a/l1"}]} | scaled()),
+    ("ModelReplicaSet", {"accelerator": V6E} | weights(method="streamer")),
     ("ModelReplicaSet", weights(path="a/b-c_d.e", adapters_path="lora")),
     ("ModelReplicaSet", weights(method="streamer", grant=False)),
     ("ModelReplicaSet", scaled()),

@@ -65,6 +65,18 @@ def test_a_group_is_one_process_its_leader(planned: PlanOf) -> None:
     arguments.parse(list(leader.command[3:]), {})
 
 
+def test_a_replica_on_tpus_is_a_process_and_its_hardware_is_named(planned: PlanOf) -> None:
+    tpu = {"accelerator": {"type": "tpu-v6e-slice", "count": 8}, "replicas": 2}
+    assert listed(planned(tpu)) == ["m1-a-0", "m1-a-1"]
+    leader = of_kind(planned(tpu), "replica")[0]
+    assert leader.models == ("m1",)
+    arguments.parse(list(leader.command[3:]), {})
+    graph = graph_of(tpu, {})
+    found = {item.what: item.objects for item in unrealized(graph, Objects.of_graph(graph))}
+    for field in ("nodeSelector", "tolerations", "containers[].resources"):
+        assert "m1-a" in found[f"Deployment spec.template.spec.{field}"]
+
+
 def test_workers_are_said_not_to_be_simulated() -> None:
     graph = graph_of(GROUP, {"leader_only": True})
     found = {item.what: item.reason for item in unrealized(graph, Objects.of_graph(graph))}
