@@ -46,7 +46,12 @@ def schemas():
     return SchemaSet.load(CRDS)
 
 
-@pytest.mark.parametrize(("component", "changes", "kinds"), SHAPES, ids=lambda value: str(value)[:70])
+def _name(value):
+    """Return a name of the case; a set has another order in each process."""
+    return "+".join(sorted(value)) if isinstance(value, set) else str(value)[:70]
+
+
+@pytest.mark.parametrize(("component", "changes", "kinds"), SHAPES, ids=_name)
 def test_custom_resources_are_correct_by_schema(schemas, component, changes, kinds):
     judged = [verdict for verdict in schemas.judge(declared(component, **changes)) if verdict.status != "skipped"]
     assert kinds <= {verdict.resource.type.rpartition(":")[2] for verdict in judged}
