@@ -49,7 +49,7 @@ REFUSED = [
     ("ProducerNetwork", {"google_apis": "privat"}, "args.google_apis", "`private`", "`private`"),
     ("ProducerNetwork", {"google_apis": "none", "nat": False}, "args.nat", "Google APIs", "google_apis"),
     ("ProducerNetwork", {"regional_apis": ["Model Armor"]}, "args.regional_apis[0]", "DNS label", "Rename"),
-    ("ProducerNetwork", {"regional_apis": ["storage", "storage"]}, "args.regional_apis[1]", "each service once", "Remove"),
+    ("ProducerNetwork", {"regional_apis": ["a", "a"]}, "args.regional_apis[1]", "each service once", "Remove"),
     ("ProducerNetwork", {"node_tag": "a b"}, "args.node_tag", "DNS label", "Rename"),
     ("ProducerNetwork", {"backend_ports": []}, "args.backend_ports", "one port", "Name"),
     ("ProducerNetwork", {"backend_ports": ["0-70000"]}, "args.backend_ports[0]", "TCP port", "8000"),
