@@ -241,8 +241,13 @@ def kubernetes_provider(
             while its kubeconfig is unknown, where every object would otherwise be replaced. Source: pulumi-kubernetes
             4.34, `DiffConfig`.
         opts: options of the resource.
+
+    ConfigMaps change in place, as callouts that reload them need it; by default the provider would delete a ConfigMap
+    whose data changes before it makes it anew. Source: pulumi-kubernetes 4.34, `enableConfigMapMutable`.
     """
-    return k8s.Provider(name, kubeconfig=kubeconfig, cluster_identifier=cluster_id, opts=opts)
+    return k8s.Provider(
+        name, kubeconfig=kubeconfig, cluster_identifier=cluster_id, enable_config_map_mutable=True, opts=opts
+    )
 
 
 def _endpoint(cluster: "gcp.container.Cluster") -> pulumi.Output[str]:

@@ -82,6 +82,7 @@ def existing(settings: Settings) -> pulumi.ProviderResource | None:
         kubeconfig=pulumi.Output.secret(kubeconfig) if kubeconfig else None,
         context=cluster.get("context"),
         cluster_identifier=cluster.get("cluster_identifier"),
+        enable_config_map_mutable=True,  # as `kubernetes_provider` says
     )
 
 
