@@ -1,11 +1,11 @@
 """Pieces that several manifests share."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .._labels import labels
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 Manifest = dict[str, Any]
 """A Kubernetes object or a part of one, in camelCase."""
@@ -106,6 +106,45 @@ def check_range(path: str, value: int | float, low: int | float, high: int | flo
     if not low <= value <= high:
         fix = f"Choose a value {'of at least ' + str(low) if value < low else 'of at most ' + str(high)}"
         yield ConfigError(path, value, f"{what} from {low} to {high}", fix)
+
+
+def mebibytes(amount: int) -> str:
+    """Return a quantity as the API server writes it back; written otherwise, a refresh would show a change."""
+    return f"{amount}Mi" if amount % 1024 else f"{amount // 1024}Gi"
+
+
+def check_word(path: str, value: str, known: Iterable[str], what: str = "") -> Iterator[ConfigError]:
+    """Yield an error unless `value` is one of the `known` words; `what` says what they are, default their list."""
+    words = list(known)
+    if value not in words:
+        yield ConfigError(path, value, what or f"one of {', '.join(words)}", did_you_mean(value, words))
+
+
+def check_words(path: str, values: Sequence[str], known: Iterable[str], what: str = "") -> Iterator[ConfigError]:
+    """Yield an error for each of `values` that is none of the `known` words, or stands there twice."""
+    words = list(known)
+    for index, value in enumerate(values):
+        yield from check_word(f"{path}[{index}]", value, words, what)
+        if value in values[:index]:
+            yield ConfigError(f"{path}[{index}]", value, "each of them once", "Remove it")
+
+
+def check_mode_fields(
+    path: str, args: Mapping[str, Any], mode: str, fields: Mapping[str, Sequence[str]]
+) -> Iterator[ConfigError]:
+    """Yield an error for each field that other modes read and `mode` does not: it would promise what does not happen.
+
+    Args:
+        path: where the arguments stand.
+        args: the arguments.
+        mode: the one that is chosen.
+        fields: by mode, those that only some modes read.
+    """
+    for field in sorted({field for names in fields.values() for field in names}):
+        readers = [each for each, names in fields.items() if field in names]
+        if args.get(field) is not None and mode not in readers:
+            expected = f"mode {' or '.join(readers)}: mode {mode} does not read it"
+            yield ConfigError(f"{path}.{field}", "...", expected, "Remove it, or change the mode")
 
 
 def check_quantity(path: str, value: str) -> Iterator[ConfigError]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import chips, rdma, weights
-from .common import POD_SECURITY, Manifest, container_security, pod_security, spread
+from .common import POD_SECURITY, Manifest, container_security, mebibytes, pod_security, spread
 from .vllm import PORT
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def template(
         "tolerations": [chips.toleration(args)],
         "containers": [_container(args, flags, drain_s, serves, extra_env, linked)],
         "volumes": [
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{args.get('shared_memory_mib', 2048)}Mi"}},
+            {
+                "name": "shm",
+                "emptyDir": {"medium": "Memory", "sizeLimit": mebibytes(args.get("shared_memory_mib", 2048))},
+            },
             {"name": "cache", "emptyDir": {"sizeLimit": f"{args.get('cache_gib', 100)}Gi"}},
             {"name": "tmp", "emptyDir": {}},
             *weights.volumes(args, user(args)),

@@ -209,7 +209,7 @@ class TestRdma:
     def test_shared_memory_and_libraries_are_mounted(self):
         for template in templates(shared_memory_mib=4096):
             volumes = {item["name"]: item for item in template["spec"]["volumes"]}
-            assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "4096Mi"}
+            assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
             assert {item["name"] for item in container(template)["volumeMounts"]} == set(volumes)
             assert "hostPath" in volumes["gib"]
 
