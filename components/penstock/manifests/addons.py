@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._labels import labels
-from ..errors import ConfigError, did_you_mean
-from .common import Manifest, check_image, manifest
+from ..errors import ConfigError
+from .common import Manifest, check_image, check_words, manifest
 from .location import check_project, check_project_number
 from .pool import OBJECTIVE_APIS
 
@@ -102,13 +102,7 @@ def problems(args: "ClusterAddonsArgs", path: str) -> Iterator[ConfigError]:
                 yield ConfigError(f"{path}.{name}", None, expected, "Set it")
     if "project_number" in args:
         yield from check_project_number(f"{path}.project_number", args["project_number"])
-    apis = args.get("objective_apis", [])
-    for index, api in enumerate(apis):
-        where = f"{path}.objective_apis[{index}]"
-        if api not in OBJECTIVE_APIS:
-            yield ConfigError(where, api, f"one of {', '.join(OBJECTIVE_APIS)}", did_you_mean(api, OBJECTIVE_APIS))
-        elif api in apis[:index]:
-            yield ConfigError(where, api, "every API once", "Remove it")
+    yield from check_words(f"{path}.objective_apis", args.get("objective_apis", []), OBJECTIVE_APIS)
 
 
 def _needs(args: "ClusterAddonsArgs", name: str, owner: str, path: str) -> Iterator[ConfigError]:

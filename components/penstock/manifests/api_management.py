@@ -10,10 +10,9 @@ from .._naming import check_label
 from ..errors import ConfigError
 from . import apigee, guardrails, management_store
 from .callout import CONFIG_DIR, Callout
-from .common import Manifest, check_image, check_model_name, check_range
+from .common import Manifest, check_image, check_mode_fields, check_model_name, check_range, check_word
 from .extensions import EVENTS, TIMEOUT_MS, TIMEOUT_RANGE_MS
 from .location import check_cloud
-from .model_armor import check_word
 from .route import PATHS
 from .traffic_callout import STREAM_TIMEOUT_S as STREAM_TIMEOUT_S
 from .traffic_callout import made, workload_problems
@@ -126,7 +125,7 @@ def problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:
     if args["mode"] not in MODES:
         yield from check_word(f"{path}.mode", args["mode"], MODES)
         return
-    yield from _field_problems(args, path)
+    yield from check_mode_fields(path, args, args["mode"], _FIELDS)
     yield from _limit_problems(args, path)
     yield from _product_problems(args, path)
     yield from _rule_problems(args, path)
@@ -161,15 +160,6 @@ def _rule(rule: "TemplateRule") -> Manifest:
     if rule.get("allowed") is not None:
         found["allowed"] = list(rule["allowed"])
     return found | {"denied": list(rule.get("denied", []))}
-
-
-def _field_problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:
-    given: Mapping[str, Any] = args
-    for mode, fields in _FIELDS.items():
-        for field in fields:
-            if args["mode"] != mode and given.get(field) is not None:
-                expected = f"mode {mode}: mode {args['mode']} does not read it"
-                yield ConfigError(f"{path}.{field}", "...", expected, "Remove it, or change the mode")
 
 
 def _limit_problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:

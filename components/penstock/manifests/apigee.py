@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from .._labels import labels
 from .._naming import check_label
 from ..errors import ConfigError
-from .common import APIGEE_API, WAIT_FOR, WAIT_TIMEOUT, Manifest, check_range, manifest
+from .common import APIGEE_API, WAIT_FOR, WAIT_TIMEOUT, Manifest, check_range, check_word, manifest
 from .location import check_network, check_project, check_subnetwork
-from .model_armor import check_word
 from .route import PATHS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
-from .common import check_range
+from .common import check_range, check_word
 
 if TYPE_CHECKING:
     from ..armor import Armor, ArmorRule, RateLimit
@@ -53,8 +53,7 @@ def problems(armor: "Armor", path: str) -> Iterator[ConfigError]:
         yield ConfigError(path, dict(armor), "at least one of `rate_limits` and `rules`", "Add a limit, or remove it")
     for at, rule in enumerate(armor.get("rules", [])):
         where = f"{path}.rules[{at}]"
-        if rule["action"] not in _ACTIONS:
-            yield ConfigError(f"{where}.action", rule["action"], "an action", did_you_mean(rule["action"], _ACTIONS))
+        yield from check_word(f"{where}.action", rule["action"], _ACTIONS, "an action")
         yield from _match_problems(rule["match"], f"{where}.match", by_ip)
     for at, limit in enumerate(limits):
         yield from _limit_problems(limit, f"{path}.rate_limits[{at}]", by_ip)

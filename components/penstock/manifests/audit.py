@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .common import check_range
+from .common import check_range, check_word
 from .location import check_project
-from .model_armor import check_word
 
 if TYPE_CHECKING:
     from ..security import AuditedService, AuditRules

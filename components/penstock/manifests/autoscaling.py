@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .._labels import labels
 from .._naming import PICKER_SUFFIX, check_label
-from ..errors import ConfigError, did_you_mean
-from .common import Manifest, check_range, manifest
+from ..errors import ConfigError
+from .common import Manifest, check_range, check_word, manifest
 
 if TYPE_CHECKING:
     from ..replica_set import Autoscaling, ModelReplicaSetArgs
@@ -79,8 +79,7 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
         expected = "no fixed number: the autoscaler sets it, and each update would set it back"
         yield ConfigError(f"{path}.replicas", replicas, expected, "Remove it, or remove `autoscaling`")
     by, least = scaling.get("by", HPA), scaling.get("min", 1)
-    if by not in AUTOSCALERS:
-        yield ConfigError(f"{where}.by", by, "`hpa` or `keda`", did_you_mean(by, AUTOSCALERS))
+    yield from check_word(f"{where}.by", by, AUTOSCALERS, "`hpa` or `keda`")
     yield from check_range(f"{where}.max", scaling["max"], 1, REPLICAS_MAX, "replicas")
     yield from check_range(f"{where}.min", least, 0, REPLICAS_MAX, "replicas")
     if least > scaling["max"]:

@@ -9,7 +9,7 @@ from ..errors import ConfigError, did_you_mean
 from . import versions
 from .accelerators import CATALOGUE, check_accelerator
 from .cluster import CHANNEL, LOGGING, LOGGING_MORE, MONITORING, MONITORING_MORE, cpu_nodes, readable_repositories
-from .common import check_range
+from .common import check_range, check_word
 from .location import check_labels, check_name, check_place
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def _network_problems(network: "AuthorizedNetwork", path: str) -> Iterator[Confi
 def _component_problems(path: str, chosen: Iterable[str], known: tuple[str, ...]) -> Iterator[ConfigError]:
     names = list(chosen)
     for index, name in enumerate(names):
-        if name not in known:
-            yield ConfigError(f"{path}[{index}]", name, "a component of GKE", did_you_mean(name, known))
+        yield from check_word(f"{path}[{index}]", name, known, "a component of GKE")
     if names and SYSTEM not in names:
         yield ConfigError(path, names, f"`{SYSTEM}` among them, which GKE asks for beside any other", "Add it")
 

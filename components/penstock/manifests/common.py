@@ -144,7 +144,8 @@ def check_mode_fields(
         readers = [each for each, names in fields.items() if field in names]
         if args.get(field) is not None and mode not in readers:
             expected = f"mode {' or '.join(readers)}: mode {mode} does not read it"
-            yield ConfigError(f"{path}.{field}", "...", expected, "Remove it, or change the mode")
+            shown = args[field] if isinstance(args[field], str | int | float) else "..."
+            yield ConfigError(f"{path}.{field}", shown, expected, "Remove it, or change the mode")
 
 
 def check_quantity(path: str, value: str) -> Iterator[ConfigError]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._labels import PART_OF
 from .._naming import check_label
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from .accelerators import CATALOGUE, GPU, Accelerator, Machine, check_machine, check_topology
-from .common import Manifest, check_range, manifest
+from .common import Manifest, check_range, check_word, manifest
 from .node_pool_capacity import FLEX_RUN_MAX_S, RUN_MAX_S, RUN_MIN_S
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def problems(args: "ComputeClassArgs", path: str) -> Iterator[ConfigError]:
     if not 1 <= count <= CHOICES_MAX:
         fix = "Leave the least useful ones" if count else "Name node pools or an accelerator"
         yield ConfigError(f"{path}.choices", count, f"1 to {CHOICES_MAX} choices", fix)
-    if policy not in UNSATISFIABLE:
-        fix = did_you_mean(policy, UNSATISFIABLE)
-        yield ConfigError(f"{path}.when_unsatisfiable", policy, "a way to go on without capacity", fix)
+    yield from check_word(f"{path}.when_unsatisfiable", policy, UNSATISFIABLE, "a way to go on without capacity")
     for index, choice in enumerate(args["choices"]):
         yield from _choice_problems(choice, f"{path}.choices[{index}]")
 

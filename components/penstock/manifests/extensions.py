@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from .._labels import labels
 from .._naming import ROUTING_SUFFIX, TRAFFIC_SUFFIX, check_label
 from ..errors import ConfigError, did_you_mean
-from .common import APIGEE_API, GATEWAY_API, GKE_API, Manifest, check_range, manifest, target_ref
+from .common import (
+    APIGEE_API,
+    GATEWAY_API,
+    GKE_API,
+    Manifest,
+    check_range,
+    check_word,
+    check_words,
+    manifest,
+    target_ref,
+)
 
 if TYPE_CHECKING:
     from ..extensions import ExtensionCallout, ExtensionsArgs, RoutingCallout
@@ -152,10 +162,8 @@ def _order_problems(callouts: "list[ExtensionCallout]", path: str) -> Iterator[C
     screened = ""
     for index, callout in enumerate(callouts):
         where, purpose = f"{path}[{index}]", callout.get("purpose")
-        if purpose is not None and purpose not in PURPOSES:
-            yield ConfigError(
-                f"{where}.purpose", purpose, f"one of {', '.join(PURPOSES)}", did_you_mean(purpose, PURPOSES)
-            )
+        if purpose is not None:
+            yield from check_word(f"{where}.purpose", purpose, PURPOSES)
         if purpose == "guardrails":
             screened = screened or callout["name"]
         elif purpose == "management" and screened:
@@ -210,12 +218,7 @@ def _event_problems(callout: "ExtensionCallout", path: str) -> Iterator[ConfigEr
     events = callout["events"]
     if not events:
         yield ConfigError(f"{path}.events", [], "at least one event", f"Choose from {', '.join(EVENTS)}")
-    for index, event in enumerate(events):
-        where = f"{path}.events[{index}]"
-        if event not in EVENTS:
-            yield ConfigError(where, event, f"one of {', '.join(EVENTS)}", did_you_mean(event, EVENTS))
-        elif event in events[:index]:
-            yield ConfigError(where, event, "each event once", "Remove one of them")
+    yield from check_words(f"{path}.events", events, EVENTS)
     for side in ("request", "response"):
         mode = callout.get(f"{side}_body_mode")
         if mode is None:

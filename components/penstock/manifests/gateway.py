@@ -16,6 +16,7 @@ from .common import (
     WAIT_TIMEOUT,
     Manifest,
     check_range,
+    check_word,
     manifest,
     target_ref,
 )
@@ -161,8 +162,7 @@ def problems(args: "InferenceGatewayArgs", path: str) -> Iterator[ConfigError]:
     if args.get("tls") is not None:
         yield from _tls_problems(args["tls"], args, f"{path}.tls")
     level = args.get("pod_security", POD_SECURITY[0])
-    if level not in POD_SECURITY:
-        yield ConfigError(f"{path}.pod_security", level, "a Pod Security level", did_you_mean(level, POD_SECURITY))
+    yield from check_word(f"{path}.pod_security", level, POD_SECURITY, "a Pod Security level")
     yield from check_range(f"{path}.log_sample_rate", args.get("log_sample_rate", 0), 0, 1, "a share")
     yield from _cloud_problems(args, path)
 

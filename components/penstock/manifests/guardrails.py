@@ -10,10 +10,10 @@ from .._naming import check_label
 from ..errors import ConfigError
 from . import model_armor
 from .callout import Callout
-from .common import check_image, check_range
+from .common import check_image, check_mode_fields, check_range, check_word
 from .extensions import EVENTS, REQUEST_EVENTS, TIMEOUT_MS, TIMEOUT_RANGE_MS
 from .location import check_cloud
-from .model_armor import CATCH_ALL, check_word
+from .model_armor import CATCH_ALL
 from .traffic_callout import STREAM_TIMEOUT_S as STREAM_TIMEOUT_S
 from .traffic_callout import made, workload_problems
 
@@ -120,7 +120,7 @@ def problems(args: "GuardrailsArgs", path: str) -> Iterator[ConfigError]:
     if mode not in MODES:
         yield from check_word(f"{path}.mode", mode, MODES)
         return
-    yield from _field_problems(args, path)
+    yield from check_mode_fields(path, args, args["mode"], _FIELDS)
     yield from _streaming_problems(args, path)
     yield from _backend_problems(args, path)
     yield from _place_problems(args, path)
@@ -176,17 +176,6 @@ def _own(args: "GuardrailsArgs") -> "ExtensionCallout":
     if not refusing:
         entry["response_body_mode"] = "FullDuplexStreamed"
     return entry
-
-
-def _field_problems(args: "GuardrailsArgs", path: str) -> Iterator[ConfigError]:
-    given: Mapping[str, Any] = args
-    readers = {
-        field: [mode for mode in MODES if field in _FIELDS[mode]] for fields in _FIELDS.values() for field in fields
-    }
-    for field, modes in sorted(readers.items()):
-        if given.get(field) is not None and args["mode"] not in modes:
-            expected = f"mode {' or '.join(modes)}: mode {args['mode']} does not read it"
-            yield ConfigError(f"{path}.{field}", given[field], expected, "Remove it, or change the mode")
 
 
 def _streaming_problems(args: "GuardrailsArgs", path: str) -> Iterator[ConfigError]:

@@ -12,13 +12,13 @@ from .common import (
     check_image,
     check_quantity,
     check_range,
+    check_word,
     container_security,
     manifest,
     pod_security,
     service_account,
 )
 from .location import check_network
-from .model_armor import check_word
 
 if TYPE_CHECKING:
     from ..api_management import ApiManagementArgs

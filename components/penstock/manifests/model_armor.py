@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, did_you_mean
-from .common import check_model_name, check_range
+from ..errors import ConfigError
+from .common import check_model_name, check_range, check_word
 from .extensions import EVENTS, METADATA_VALUE_MAX, metadata_problems
 
 if TYPE_CHECKING:
@@ -181,12 +181,6 @@ def template_problems(template: "GuardrailTemplate", path: str) -> Iterator[Conf
 def floor_problems(floor: "FloorSetting", path: str) -> Iterator[ConfigError]:
     """Yield every reason why a floor setting cannot be rendered."""
     yield from filter_problems(floor["filters"], f"{path}.filters")
-
-
-def check_word(path: str, value: str, known: Any) -> Iterator[ConfigError]:
-    """Yield an error unless `value` is one of the `known` words."""
-    if value not in known:
-        yield ConfigError(path, value, f"one of {', '.join(known)}", did_you_mean(value, known))
 
 
 def _sensitive_problems(sensitive: "SensitiveData", path: str) -> Iterator[ConfigError]:

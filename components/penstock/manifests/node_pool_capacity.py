@@ -6,9 +6,9 @@ Part of `node_pool_checks`, which names the sources. Knows nothing of Pulumi.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from .accelerators import TPU, Accelerator, Machine
-from .common import check_range
+from .common import check_range, check_word
 from .node_pool import hosts
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ def _size_problems(args: "AcceleratorPoolArgs", path: str) -> Iterator[ConfigErr
         yield from check_range(f"{path}.max_nodes", high, 1, NODES_MAX, "nodes")
         if not 0 <= low <= high:
             yield ConfigError(f"{path}.min_nodes", low, f"0 to `max_nodes`, {high}", "Lower it, or raise `max_nodes`")
-        if policy not in LOCATION_POLICIES:
-            fix = did_you_mean(policy, LOCATION_POLICIES)
-            yield ConfigError(f"{path}.location_policy", policy, "a policy of the autoscaler", fix)
+        yield from check_word(f"{path}.location_policy", policy, LOCATION_POLICIES, "a policy of the autoscaler")
 
 
 def _fixed_problems(args: "AcceleratorPoolArgs", path: str) -> Iterator[ConfigError]:

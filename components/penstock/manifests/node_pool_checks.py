@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .._naming import check_label
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from . import versions
 from .accelerators import CATALOGUE, GPU, POOL_LABEL, TPU, Accelerator, Machine, check_machine, check_topology
-from .common import check_range
+from .common import check_range, check_word
 from .location import check_labels, check_name, check_place
 from .node_pool import COMPUTE_CLASS, DRIVER, hosts
 from .node_pool_capacity import capacity_problems
@@ -73,8 +73,7 @@ def _node_problems(args: "AcceleratorPoolArgs", path: str) -> Iterator[ConfigErr
             yield ConfigError(f"{path}.node_labels.{key}", value, "a label of your own", fix)
     for index, taint in enumerate(args.get("taints", [])):
         where, effect = f"{path}.taints[{index}]", taint.get("effect", EFFECTS[0])
-        if effect not in EFFECTS:
-            yield ConfigError(f"{where}.effect", effect, "an effect of the GKE API", did_you_mean(effect, EFFECTS))
+        yield from check_word(f"{where}.effect", effect, EFFECTS, "an effect of the GKE API")
         if taint["key"] in {COMPUTE_CLASS, *(item.resource for item in CATALOGUE.values())}:
             yield ConfigError(f"{where}.key", taint["key"], "a taint that is not set without a word", "Remove it")
 
@@ -83,8 +82,7 @@ def _gpu_problems(
     args: "AcceleratorPoolArgs", accelerator: Accelerator, machine: Machine, path: str
 ) -> Iterator[ConfigError]:
     driver = args.get("driver_version", DRIVER)
-    if driver not in DRIVERS:
-        yield ConfigError(f"{path}.driver_version", driver, "a way to install drivers", did_you_mean(driver, DRIVERS))
+    yield from check_word(f"{path}.driver_version", driver, DRIVERS, "a way to install drivers")
     if args.get("local_ssd") and not machine.local_ssds:
         yield from _no_local_ssd(machine, path)
     topology, domain = args.get("topology"), accelerator.domain * machine.chips

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .._naming import PICKER_SUFFIX, REPLICAS_SUFFIX
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from .body_router import check_log_level
 from .callout import CONFIG_DIR, Callout
-from .common import check_image, check_quantity, check_range
+from .common import check_image, check_quantity, check_range, check_word
 from .replica_set import NODE_MARGIN_S, STARTUP_S
 
 if TYPE_CHECKING:
@@ -129,9 +129,8 @@ def problems(picker: "Picker", path: str) -> Iterator[ConfigError]:
     elif own:
         yield ConfigError(f"{path}.image", None, "the image of Penstock's services", "Set it, it has no default")
     discovery = picker.get("discovery")
-    if discovery is not None and discovery not in DISCOVERIES:
-        fix = did_you_mean(discovery, DISCOVERIES)
-        yield ConfigError(f"{path}.discovery", discovery, "`dns` or `kubernetes`", fix)
+    if discovery is not None:
+        yield from check_word(f"{path}.discovery", discovery, DISCOVERIES, "`dns` or `kubernetes`")
     yield from check_quantity(f"{path}.cpu", picker.get("cpu", "1"))
     yield from check_quantity(f"{path}.memory", picker.get("memory", "1Gi"))
     yield from check_range(f"{path}.drain_timeout_s", picker.get("drain_timeout_s", _DRAIN_S), 1, 3600, "seconds")
@@ -139,8 +138,8 @@ def problems(picker: "Picker", path: str) -> Iterator[ConfigError]:
     seen: set[str] = set()
     for index, scorer in enumerate(picker.get("scorers", [])):
         kind, where = scorer["type"], f"{path}.scorers[{index}]"
-        if own and kind not in SCORERS:
-            yield ConfigError(f"{where}.type", kind, "a scorer of the picker", did_you_mean(kind, SCORERS))
+        if own:
+            yield from check_word(f"{where}.type", kind, SCORERS, "a scorer of the picker")
         if kind in seen:
             yield ConfigError(f"{where}.type", kind, "each scorer once", "Remove one of them")
         seen.add(kind)

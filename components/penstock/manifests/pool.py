@@ -8,7 +8,7 @@ from .._labels import LEADER, labels, selector
 from .._naming import PICKER_SUFFIX, REPLICAS_SUFFIX, check_label
 from ..errors import ConfigError, did_you_mean
 from . import access, autoscaling, callout, monitoring, picker, replica_set, upstream
-from .common import GKE_API, INFERENCE_API, Manifest, check_range, health_check_policy, manifest, target_ref
+from .common import GKE_API, INFERENCE_API, Manifest, check_range, check_word, health_check_policy, manifest, target_ref
 
 if TYPE_CHECKING:
     from ..pool import InferencePoolArgs, Objective
@@ -177,9 +177,7 @@ def problems(args: "InferencePoolArgs", path: str) -> Iterator[ConfigError]:
     startup_s = args.get("startup_timeout_s", replica_set.STARTUP_S)
     yield from check_range(f"{path}.startup_timeout_s", startup_s, 60, 7200, "seconds")
     mode = args.get("failure_mode", "FailClose")
-    if mode not in FAILURE_MODES:
-        fix = did_you_mean(mode, FAILURE_MODES)
-        yield ConfigError(f"{path}.failure_mode", mode, f"one of {', '.join(FAILURE_MODES)}", fix)
+    yield from check_word(f"{path}.failure_mode", mode, FAILURE_MODES)
     yield from _port_problems(args, path)
     yield from _objective_problems(args, path)
     yield from picker.problems(args["picker"], f"{path}.picker")

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .._labels import PART_OF
-from ..errors import ConfigError, did_you_mean
-from .common import GKE_API, Manifest, manifest
+from ..errors import ConfigError
+from .common import GKE_API, Manifest, check_word, manifest
 
 ROCE = "roce"
 """Mode: multi-networking with `Device` networks, one RoCE subnet for each rail."""
@@ -163,8 +163,7 @@ def network_objects(networks: Sequence[NodeNetwork]) -> Iterator[tuple[Manifest,
 
 def check_mode(path: str, mode: str) -> Iterator[ConfigError]:
     """Yield an error unless `mode` is one of `MODES`."""
-    if mode not in MODES:
-        yield ConfigError(path, mode, "`roce` or `dranet`", did_you_mean(mode, MODES))
+    yield from check_word(path, mode, MODES, "`roce` or `dranet`")
 
 
 def check_rails(path: str, rails: int) -> Iterator[ConfigError]:

@@ -13,8 +13,7 @@ from .._labels import NAME, REPLICA_SET, ROLE, labels, selector
 from .._naming import check_label
 from ..errors import ConfigError
 from . import api_management, audit, body_router, guardrails, management_store, picker, replica_set
-from .common import GKE_API, Manifest, check_range, manifest
-from .model_armor import check_word
+from .common import GKE_API, Manifest, check_range, check_word, manifest
 from .network import GOOGLE_APIS, HEALTH_CHECK_RANGES
 
 if TYPE_CHECKING:

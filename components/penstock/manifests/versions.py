@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError
 from .accelerators import CATALOGUE
+from .common import check_word
 
 _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})-gke\.([0-9]{1,9})")
 
@@ -80,8 +81,7 @@ def check_version(path: str, text: str) -> Iterator[ConfigError]:
 def check_features(path: str, features: Iterable[str]) -> Iterator[ConfigError]:
     """Yield an error for each name that is no feature."""
     for index, name in enumerate(features):
-        if name not in FEATURES:
-            yield ConfigError(f"{path}[{index}]", name, "a known feature", did_you_mean(name, FEATURES))
+        yield from check_word(f"{path}[{index}]", name, FEATURES, "a known feature")
 
 
 def requirements(features: Iterable[str], accelerators: Iterable[str]) -> Iterator[tuple[str, GkeVersion, str]]:

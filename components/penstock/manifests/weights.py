@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._identity import condition, principal
-from ..errors import ConfigError, did_you_mean
-from .common import Manifest, container_security
+from ..errors import ConfigError
+from .common import Manifest, check_word, container_security
 from .location import check_project_number
 
 if TYPE_CHECKING:
@@ -199,8 +199,7 @@ def problems(args: "ModelReplicaSetArgs", path: str) -> Iterator[ConfigError]:
         fix = "Write it without `gs://` and without a path"
         yield ConfigError(f"{where}.bucket", weights["bucket"], "the name of a bucket", fix)
     method = weights.get("method", FUSE)
-    if method not in METHODS:
-        yield ConfigError(f"{where}.method", method, "`fuse` or `streamer`", did_you_mean(method, METHODS))
+    yield from check_word(f"{where}.method", method, METHODS, "`fuse` or `streamer`")
     fields: tuple[tuple[str, str | None], ...] = (
         ("path", weights.get("path")),
         ("adapters_path", weights.get("adapters_path")),
