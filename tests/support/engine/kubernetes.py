@@ -52,6 +52,7 @@ _FORCES_NEW: Mapping[str, tuple[str, ...]] = {
     "StatefulSet": ("spec.podManagementPolicy", "spec.selector", "spec.serviceName", "spec.volumeClaimTemplates"),
 }
 _IDENTITY = ("apiVersion", "kind", "metadata.name", "metadata.namespace")
+_OWN_METADATA = ("name", "namespace", "labels", "annotations")
 _MUTABLE = {"ConfigMap": "enableConfigMapMutable", "Secret": "enableSecretMutable"}
 
 _DELETE_TIMEOUT_S = 20
@@ -90,7 +91,8 @@ class Kubernetes(Provider):
     def diff(self, type_: str, old: Values, new: Values) -> Changes:
         paths = paths_that_differ(old, new)
         kind = new.get("kind", "")
-        fields = () if self._config.get(_MUTABLE.get(kind, "")) else _FORCES_NEW.get(kind, ())
+        mutable = self._config.get(_MUTABLE.get(kind, ""), "false") == "true"  # configuration arrives as JSON
+        fields = () if mutable else _FORCES_NEW.get(kind, ())
         replaces = frozenset(path for path in paths if _at_or_below(path, (*_IDENTITY, *fields)))
         autonamed = "pulumi.com/autonamed" in new.get("metadata", {}).get("annotations", {})
         same_place = not any(_at_or_below(path, _IDENTITY) for path in replaces)
@@ -126,14 +128,12 @@ class Kubernetes(Provider):
         if type_ == RELEASE:
             entry = self._cloud.entries().get(identifier)
             return (entry["outputs"], entry["inputs"]) if entry else None
-        if not inputs.get("kind"):
-            raise Refused(f"{identifier} cannot be imported here: its kind is not known")
         with self._server.client() as client:
-            answer = client.get(object_path(client, inputs))
+            answer = client.get(object_path(client, inputs or _imported(type_, identifier)))
         if answer.status_code == 404:
             return None
         live = _tidy(answer.raise_for_status().json())
-        return live, _overlaid(inputs, live)
+        return live, _overlaid(inputs or _declared(live), live)
 
     def delete(self, type_: str, urn: str, identifier: str, outputs: Values) -> None:
         if type_ == RELEASE:
@@ -193,6 +193,20 @@ class Kubernetes(Provider):
         return live
 
 
+def _imported(type_: str, identifier: str) -> Values:
+    """Return what tells the place of an object of which only type and identifier are known."""
+    _, version, kind = type_.split(":")
+    namespace, _, name = identifier.rpartition("/")
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": version.removeprefix("core/"), "kind": kind, "metadata": metadata}
+
+
+def _declared(live: Values) -> Values:
+    """Return the part of an object that somebody may have declared."""
+    named = {key: live["metadata"][key] for key in _OWN_METADATA if key in live["metadata"]}
+    return {**{key: value for key, value in live.items() if key != "status"}, "metadata": named}
+
+
 def _holds(condition: str, live: Values) -> bool:
     kind, _, expression = condition.partition("=")
     type_, _, wanted = expression.partition("=")
@@ -234,7 +248,8 @@ def _overlaid(inputs: Any, live: Any) -> Any:
     """Return inputs with the values that they have now, so that a refresh shows what somebody else changed."""
     if isinstance(inputs, Mapping) and isinstance(live, Mapping):
         kept = {key: _overlaid(value, live[key]) for key, value in inputs.items() if key in live}
-        return kept | {key: value for key, value in inputs.items() if key.startswith("__")}
+        # The API server leaves out what is empty, and has never heard of keys of ours.
+        return kept | {key: value for key, value in inputs.items() if not value or key.startswith("__")}
     if isinstance(inputs, list) and isinstance(live, list) and len(inputs) == len(live):
         return [_overlaid(*pair) for pair in zip(inputs, live, strict=True)]
     return inputs if _same(inputs, live) else live

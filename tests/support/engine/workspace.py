@@ -173,12 +173,16 @@ class Stack:
     def command(self, *arguments: str, log: Path) -> list[str]:
         """Return the command line of the CLI for this stack; operations write their events to `log`."""
         command = ["pulumi", *arguments, "--non-interactive", "--color", "never"]
-        if arguments[0] != "stack" or arguments[1:2] == ("export",):
+        if arguments[0] == "cancel":
+            command.insert(2, self.name)
+        elif arguments[0] != "stack" or arguments[1:2] == ("export",):
             command += ["--stack", self.name]
         if arguments[0] in ("up", "destroy", "refresh"):
             command += ["--yes", "--skip-preview"]
         if arguments[0] in ("up", "destroy", "refresh", "preview"):
-            command += ["--event-log", str(log), "--suppress-progress", "--config-file", self.config_file]
+            command += ["--event-log", str(log), "--suppress-progress"]
+        if arguments[0] in ("up", "destroy", "refresh", "preview", "import"):
+            command += ["--config-file", self.config_file]
         # The environment's PATH counts for plugins, not for finding this program.
         command[0] = str(self.workspace.folder / "bin" / "pulumi")
         return command
@@ -188,6 +192,16 @@ class Stack:
         exported = json.loads(self.run("stack", "export").output)
         resources = exported["deployment"].get("resources", [])
         return {_key(resource["urn"]): resource for resource in resources}
+
+    def unprotect(self) -> None:
+        """Let everything be deleted, as an operator has to before a `destroy`."""
+        self.run("state", "unprotect", "--all", "--yes")
+
+    def pending(self) -> list[str]:
+        """Return `type::name` of what an update began and did not end."""
+        exported = json.loads(self.run("stack", "export").output)
+        operations = exported["deployment"].get("pending_operations") or []
+        return [_key(operation["resource"]["urn"]) for operation in operations]
 
     def outputs(self) -> dict[str, Any]:
         """Return what the stack exports."""
