@@ -63,7 +63,6 @@ def test_objects_of_kubernetes_never_use_an_ambient_cluster(environment: str, gr
 def test_what_holds_data_is_protected_in_prod(graphs: dict[str, Graph]) -> None:
     found = {item.type: item for item in graphs["prod"].resources}
     assert found["gcp:storage/bucket:Bucket"].options["protect"]
-    assert found["gcp:apigee/organization:Organization"].options["protect"]
     assert found["gcp:container/cluster:Cluster"].inputs["deletionProtection"]
 
 
@@ -76,7 +75,7 @@ def test_prod_is_the_reference_architecture(graphs: dict[str, Graph]) -> None:
     assert weights == {"llama-3-1-405b-a": 90, "llama-3-1-405b-b": 10}
     assert of["llama-3-1-405b-a-leader-worker-set"]["spec"]["leaderWorkerTemplate"]["size"] == 2
     chain = of["extensions-traffic"]["spec"]["extensionChains"][0]["extensions"]
-    assert [entry["name"] for entry in chain] == ["api-management", "model-armor"]
+    assert [entry["name"] for entry in chain] == ["api-management", "guardrails", "model-armor"]
     assert count["gcp:compute/forwardingRule:ForwardingRule"] == 2
     rules = [item.inputs for item in resources if item.type == "gcp:compute/forwardingRule:ForwardingRule"]
     assert {rule["project"] for rule in rules} == {"example-clients-a", "example-clients-b"}

@@ -96,7 +96,8 @@ def test_bundled_guardrails_are_served_by_bundled_api_management_in_one_callout(
 
 def test_apigee_stands_before_model_armor():
     _, made = plan.load(PROD)
-    assert [entry["name"] for entry in made.extensions.args["callouts"]] == ["api-management", "model-armor"]
+    callouts = [entry["name"] for entry in made.extensions.args["callouts"]]
+    assert callouts == ["api-management", "guardrails", "model-armor"], "the callout screens streams, which it skips"
 
 
 def test_network_policies_follow_from_what_is_declared():
@@ -104,7 +105,7 @@ def test_network_policies_follow_from_what_is_declared():
     rules = made.security.args["network"]
     assert rules["proxy_range"] == "10.9.0.0/23"
     assert rules["multi_node"] == ["llama-3-1-405b-a"]
-    assert rules["google_api_clients"] == ["llama-3-1-405b-a", "llama-3-1-405b-b", "gemma-3-12b-a"]
+    assert rules["google_api_clients"] == ["llama-3-1-405b-a", "llama-3-1-405b-b", "gemma-3-12b-a", "guardrails"]
     assert "hub_clients" not in rules
     _, made = plan.load(environment("dev"))
     assert made.security.args["network"]["hub_clients"] == ["gemma-3-4b-a"]
