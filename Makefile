@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup local test test-vllm check format bench golden clean
+.PHONY: help setup local test test-engine test-vllm check format bench golden clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,10 @@ local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this mac
 
 test: $(STAMP) ## Run the default tests (under 5 minutes)
 	@$(BIN)/pytest -n 2 -m 'not vllm and not engine' $(ARGS)
+
+test-engine: $(STAMP) ## Run the tests with a real Pulumi engine and API server; builds them once, from Go modules
+	@$(BIN)/python -m tests.support.engine.build || [ $$? -eq 3 ]  # 3: out of reach, which the tests tell as they skip
+	@$(BIN)/pytest -n 2 --dist loadfile -m engine $(ARGS)
 
 test-vllm: $(STAMP) ## Run the tests in front of a real vLLM (see tests/dataplane/test_vllm.py)
 	@$(BIN)/pytest -m vllm $(ARGS)

@@ -38,6 +38,7 @@ def begin(stack: Stack, moment: str) -> "subprocess.Popen[bytes]":
     folder = stack.workspace.cloud.folder
     (folder / f"{HELD}.{moment}").touch()
     command = stack.command("up", "--parallel", "1", log=stack.workspace.folder / "interrupted.json")
+    command[0] = str(stack.workspace.folder / "bin" / command[0])
     with (stack.workspace.folder / "interrupted.log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=stack.workspace.project, env=stack.workspace.env, stdout=log, stderr=subprocess.STDOUT

@@ -92,6 +92,33 @@ class Workspace:
         stack.run("stack", "init", name, "--no-select")
         return stack
 
+    def run(self, *arguments: str) -> str:
+        """Run one command of the CLI that needs no stack, and return what it printed."""
+        done = self.execute(["pulumi", *arguments, "--non-interactive", "--color", "never"])
+        if done.returncode:
+            raise CommandFailed(f"pulumi {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}")
+        return done.stdout
+
+    def execute(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
+        """Run a command line of the CLI in the project, within `TIMEOUT_S`."""
+        # The environment's PATH counts for plugins, not for finding the program.
+        command = [str(self.folder / "bin" / command[0]), *command[1:]]
+        try:
+            return subprocess.run(
+                command,
+                cwd=self.project,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            said = f"{' '.join(command)} took over {TIMEOUT_S} s:\n{error.stdout!r}"
+            raise CommandFailed(said) from error
+
     def settings(self, config_file: str) -> dict[str, Any]:
         """Return the contents of an environment file."""
         read: dict[str, Any] = yaml.safe_load((self.project / config_file).read_text())
@@ -152,20 +179,7 @@ class Stack:
         """
         log = self.workspace.folder / "events.json"
         log.unlink(missing_ok=True)
-        try:
-            done = subprocess.run(
-                self.command(*arguments, log=log),
-                cwd=self.workspace.project,
-                env=self.workspace.env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CommandFailed(f"pulumi {' '.join(arguments)} took over {TIMEOUT_S} s:\n{error.stdout!r}") from error
+        done = self.workspace.execute(self.command(*arguments, log=log))
         if bool(done.returncode) != fails:
             raise CommandFailed(f"pulumi {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}")
         return Run(done.returncode, done.stdout, *_changes(log))
@@ -183,8 +197,6 @@ class Stack:
             command += ["--event-log", str(log), "--suppress-progress"]
         if arguments[0] in ("up", "destroy", "refresh", "preview", "import"):
             command += ["--config-file", self.config_file]
-        # The environment's PATH counts for plugins, not for finding this program.
-        command[0] = str(self.workspace.folder / "bin" / "pulumi")
         return command
 
     def state(self) -> dict[str, dict[str, Any]]:
