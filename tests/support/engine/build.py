@@ -191,31 +191,26 @@ def _fetch(binary: Binary, work: Path) -> None:
 
 def _go(arguments: Sequence[str], work: Path, label: str, env: dict[str, str]) -> tuple[int, str]:
     """Run Go and return its exit code and stderr. With a label, tell every 15 s how many packages are compiled."""
-    process = subprocess.Popen(
+    lines: list[str] = []
+    started = time.monotonic()
+    with subprocess.Popen(
         ["go", *arguments],
         cwd=work,
         env={**os.environ, "GOWORK": "off", **env},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    lines: list[str] = []
-    reader = Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
-    reader.start()
-    started = time.monotonic()
-    try:
-        while True:
-            try:
-                process.wait(15)
-                break
-            except subprocess.TimeoutExpired:
-                if label:
+    ) as process:
+        reader = Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
+        reader.start()
+        try:
+            while reader.is_alive():
+                reader.join(15)
+                if label and reader.is_alive():
                     _say(f"{label}: {len(lines)} packages compiled, {time.monotonic() - started:.0f} s")
-    except BaseException:
-        process.terminate()  # Ctrl-C or a test's timeout: what is compiled stays in Go's cache
-        process.wait()
-        raise
-    reader.join()
+        except BaseException:
+            process.terminate()  # Ctrl-C or a test's timeout: what is compiled stays in Go's cache
+            raise
     return process.returncode, "".join(lines)
 
 
