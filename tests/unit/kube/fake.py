@@ -45,10 +45,14 @@ class Listing:
 
 @dataclass
 class Watching:
-    """What a watch sends, then how it goes on: `hold`, `end` as agreed, or `cut` the connection."""
+    """What a watch sends, then how it goes on: `hold`, `end` as agreed, or `cut` the connection.
+
+    With `gate` it sends nothing before that is set.
+    """
 
     pieces: list[bytes] = field(default_factory=list)
     then: str = "hold"
+    gate: asyncio.Event | None = None
 
 
 @dataclass
@@ -82,6 +86,8 @@ class FakeApi:
         self.scripts: dict[str, deque[Step]] = defaultdict(deque)
         self.asked: list[Asked] = []
         self.open: set[asyncio.StreamWriter] = set()
+        self.watched: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        """Path -> set once a watch of it was asked for."""
         self.url = ""
 
     def script(self, path: str, *steps: Step) -> None:
@@ -103,6 +109,8 @@ class FakeApi:
                 lower = {name.lower(): value for name, value in headers.items()}
                 asked = Asked(unquote(url.path), dict(parse_qsl(url.query)), lower.get("authorization", ""))
                 self.asked.append(asked)
+                if asked.watch:
+                    self.watched[asked.path].set()
                 steps = self.scripts[asked.path]
                 step = steps.popleft() if steps else Watching() if asked.watch else Listing([])
                 if not isinstance(step, Answer):
@@ -119,6 +127,9 @@ class FakeApi:
     async def _answer(self, writer: asyncio.StreamWriter, step: Step) -> None:
         if isinstance(step, Watching):
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
+            if step.gate is not None:
+                await writer.drain()
+                await step.gate.wait()
             for piece in step.pieces:
                 writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
                 await writer.drain()

@@ -1,5 +1,6 @@
 """Replicas and objectives of a pool from a scripted API server."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -146,11 +147,14 @@ async def test_another_port_needs_no_other_list(api: FakeApi) -> None:
 
 
 async def test_another_selector_lists_again_and_keeps_the_replicas_meanwhile(api: FakeApi) -> None:
-    api.script(POOLS, Listing([pool()]), Watching([], "cut"), Watching([changed(pool(2, set="b"))]))
+    edit = asyncio.Event()
+    api.script(POOLS, Listing([pool()]), Watching([], "cut"), Watching([changed(pool(2, set="b"))], gate=edit))
     api.script(PODS, Listing([pod("a")]))
     async with holding(api) as held:
         await held.has("10.0.0.1:8000")
+        await api.watched[PODS].wait()  # or that watch would take what is scripted for the new selector
         api.script(PODS, Answer(503), Listing([pod("b", "10.0.0.2")]))
+        edit.set()
         await held.has("10.0.0.2:8000")
     assert held.history == [["10.0.0.1:8000"], ["10.0.0.2:8000"]], "never an empty list in between"
     assert api.of(PODS)[-1].query["labelSelector"] == "set=b"
