@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from services.extproc.config import ConfigError
-from services.picker.pool import Address
 from services.picker.discovery import parse_source
+from services.picker.pool import Address
 from services.picker.sources import DnsSource, FileSource, SourceError
 
 
