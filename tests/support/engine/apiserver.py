@@ -28,6 +28,22 @@ from tests.support.engine.processes import start
 from tests.support.envoy import free_port
 
 
+class _Patient(httpx.HTTPTransport):
+    """Asks again while the API server wants fewer requests, as client-go does.
+
+    It answers so for a second while the storage of a new custom resource is made ready.
+    """
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        deadline = time.monotonic() + 30
+        while True:
+            answer = super().handle_request(request)
+            if answer.status_code != httpx.codes.TOO_MANY_REQUESTS or time.monotonic() > deadline:
+                return answer
+            answer.close()
+            time.sleep(0.1)
+
+
 @dataclass(frozen=True)
 class ApiServer:
     """A running API server.
@@ -47,8 +63,7 @@ class ApiServer:
         return httpx.Client(
             base_url=self.url,
             headers={"authorization": f"Bearer {token or self.token}"},
-            verify=ssl.create_default_context(cafile=str(self.ca)),
-            trust_env=False,
+            transport=_Patient(verify=ssl.create_default_context(cafile=str(self.ca)), trust_env=False),
             timeout=30,
         )
 
