@@ -8,6 +8,7 @@ import pulumi_gcp as gcp
 import pulumi_kubernetes as k8s
 
 from ._apply import apply, child_options
+from ._compute import relative
 from ._identity import workload_pool
 from .endpoint import PrivateEndpoint
 from .manifests import apigee as manifests
@@ -26,9 +27,9 @@ def declare(name: str, args: "ApiManagementArgs", parent: pulumi.Resource) -> pu
         The URI of the instance's service attachment, empty where the instance is not named.
     """
     environment = _environment(name, args, parent, _organization(name, args, parent))
-    attachment = _instance(name, args, parent, environment)
+    attachment, runtime = _instance(name, args, parent, environment)
     if manifests.in_chain(args):
-        _objects(name, args, parent, [*environment, *_operator(name, args, parent)])
+        _objects(name, args, parent, [*environment, *runtime, *_operator(name, args, parent)])
     bridge = args["apigee"].get("bridge")
     if bridge is not None:
         _bridge(name, args, bridge, parent, environment, attachment)
@@ -94,10 +95,13 @@ def _environment(name: str, args: "ApiManagementArgs", parent: pulumi.Resource, 
     return [*made, attached]
 
 
-def _instance(name: str, args: "ApiManagementArgs", parent: pulumi.Resource, after: Made) -> pulumi.Output[str]:
+def _instance(
+    name: str, args: "ApiManagementArgs", parent: pulumi.Resource, after: Made
+) -> tuple[pulumi.Output[str], Made]:
+    """Return the URI of the instance's service attachment, and what the environment runs on once it is there."""
     wanted = args["apigee"].get("instance")
     if wanted is None:
-        return pulumi.Output.from_input("")
+        return pulumi.Output.from_input(""), []
     identifier = f"{organization_id(args)}/instances/{wanted['name']}"
     if wanted.get("create", True):
         instance = gcp.apigee.Instance(
@@ -111,13 +115,13 @@ def _instance(name: str, args: "ApiManagementArgs", parent: pulumi.Resource, aft
         after = [*after, instance]
     else:
         instance = gcp.apigee.Instance.get(f"{name}-instance", identifier, opts=child_options(parent))
-    gcp.apigee.InstanceAttachment(
+    attached = gcp.apigee.InstanceAttachment(
         f"{name}-instance-attachment",
         instance_id=identifier,
         environment=args["apigee"]["environment"]["name"],
         opts=child_options(parent, after),
     )
-    return instance.service_attachment
+    return instance.service_attachment, [attached]
 
 
 def _accepted(args: "ApiManagementArgs", wanted: "ApigeeInstance") -> list[str]:
@@ -183,7 +187,10 @@ def _release(
 
 
 def _objects(name: str, args: "ApiManagementArgs", parent: pulumi.Resource, after: Made) -> None:
-    backend = apply(f"{name}-backend", manifests.backend(args), child_options(parent, after))
+    """Declare the operator's objects. The backend is a proxy that it deploys, which takes a runtime to deploy it to."""
+    settings = args["apigee"]
+    places = {key: relative(settings[key]) for key in ("network", "subnetwork")}
+    backend = apply(f"{name}-backend", manifests.backend(args, places), child_options(parent, after))
     for item in args.get("products", []):
         role = f"{name}-product-{item['name']}"
         product = apply(role, manifests.product(args, item), child_options(parent, [backend]))

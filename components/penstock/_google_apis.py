@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_gcp as gcp
 
+from ._compute import relative
 from .manifests import network as manifests
 from .manifests.location import gcp_labels
 
@@ -108,15 +109,10 @@ class GoogleApis:
             location=region,
             target_google_api=host,
             access_type="REGIONAL",
-            network=self._network.apply(_relative),
-            subnetwork=self._subnetwork.apply(_relative),
+            network=relative(self._network),
+            subnetwork=relative(self._subnetwork),
             labels=gcp_labels(self._args.get("labels")),
             opts=self._options,
         )
         zone = self._managed_zone(f"{service}-zone", f"{host}.")
         self._record(f"{service}-a", zone, f"{host}.", "A", [endpoint.address])
-
-
-def _relative(uri: str) -> str:
-    """Return the URI from `projects/` on, the one form that Network Connectivity takes."""
-    return uri[uri.index("projects/") :]

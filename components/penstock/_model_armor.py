@@ -75,6 +75,6 @@ def _template_user(name: str, member: str, args: "GuardrailsArgs", opts: pulumi.
         project=args["project"],
         role=model_armor.USER,
         member=member,
-        condition=limited if args.get("conditions", True) else None,
+        condition=limited if args.get("conditions", False) else None,
         opts=opts,
     )

@@ -7,7 +7,8 @@ import pulumi
 import pulumi_gcp as gcp
 
 from ._apply import apply, child_options
-from ._identity import condition, principal
+from ._compute import relative
+from ._identity import principal
 from .manifests import guardrails
 from .manifests import management_store as manifests
 from .manifests.location import gcp_labels
@@ -44,6 +45,7 @@ def declare(name: str, args: "ApiManagementArgs", parent: pulumi.Resource) -> St
 
 def _memorystore(name: str, args: "ApiManagementArgs", parent: pulumi.Resource) -> Store:
     settings = args["store"]["memorystore"]
+    network = relative(settings["network"])
     labels = gcp_labels(args.get("labels"))
     policies: list[pulumi.Resource] = []
     if settings.get("connection_policy", True):
@@ -53,14 +55,14 @@ def _memorystore(name: str, args: "ApiManagementArgs", parent: pulumi.Resource) 
             location=args["region"],
             name=f"{args['name']}-memorystore",
             service_class="gcp-memorystore",
-            network=settings["network"],
-            psc_config={"subnetworks": [settings["subnetwork"]]},
+            network=network,
+            psc_config={"subnetworks": [relative(settings["subnetwork"])]},
             labels=labels,
             opts=child_options(parent),
         )
         policies.append(policy)
     persistence: Any = {"mode": "AOF", "aof_config": {"append_fsync": "EVERY_SEC"}}
-    endpoint: Any = {"network": settings["network"], "project_id": args["project"]}
+    endpoint: Any = {"network": network, "project_id": args["project"]}
     instance = gcp.memorystore.Instance(
         f"{name}-store",
         project=args["project"],
@@ -86,16 +88,14 @@ def _memorystore(name: str, args: "ApiManagementArgs", parent: pulumi.Resource) 
 
 
 def _grant(name: str, args: "ApiManagementArgs", parent: pulumi.Resource) -> pulumi.Resource:
-    """Let the workload connect to this instance; names with project id or number both occur in conditions."""
+    """Let the workload connect to the project's instances.
+
+    No condition can narrow it down to this one: Memorystore gives IAM no resource names, so one would never hold.
+    Source: IAM, "Resource attributes for IAM Conditions".
+    """
     member = principal(args["project"], args["project_number"], args["namespace"], guardrails.HOST)
-    instance = f"locations/{args['region']}/instances/{args['name']}-api-management"
-    tests = [f'resource.name == "projects/{key}/{instance}"' for key in (args["project"], args["project_number"])]
-    limited: Any = condition("instance", " || ".join(tests), "The store of API management")
-    role = f"{name}-store-user"
-    options = child_options(parent)
-    return gcp.projects.IAMMember(
-        role, project=args["project"], role=_CONNECT, member=member, condition=limited, opts=options
-    )
+    role, options = f"{name}-store-user", child_options(parent)
+    return gcp.projects.IAMMember(role, project=args["project"], role=_CONNECT, member=member, opts=options)
 
 
 def _address(endpoints: Any) -> str:

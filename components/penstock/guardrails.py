@@ -136,7 +136,9 @@ class GuardrailsArgs(TypedDict):
     labels: NotRequired[dict[str, str]]
     """Further labels of cloud resources."""
     conditions: NotRequired[bool]
-    """Limit Model Armor's roles to the templates of this region by IAM condition. Default true."""
+    """Limit Model Armor's roles to the templates of this region by IAM condition. Default false: IAM's "Resource
+    attributes for IAM Conditions" does not list Model Armor, and for services that it does not list no such condition
+    holds: every request would be refused."""
     image: NotRequired[pulumi.Input[str]]
     """Image of Penstock's services, pinned by tag or digest; for the workload `guardrails`."""
 

@@ -120,7 +120,8 @@ class ModelReplicaSetArgs(TypedDict):
     pipeline_parallel: NotRequired[int]
     """Stages of layers. Default: one per node."""
     topology: NotRequired[str]
-    """Node label of which all nodes of a replica share the value, e.g. `cloud.google.com/gce-topology-subblock`."""
+    """Node label of which all nodes of a replica share the value and no other replica has it, e.g.
+    `cloud.google.com/gce-topology-subblock`. Labels of a machine's place need nodes that run: none is added for one."""
     rdma: NotRequired[ReplicaRdma]
     """RDMA between the nodes of a replica. Default: none, NCCL talks over TCP."""
     monitoring: NotRequired[bool]

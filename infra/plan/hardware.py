@@ -10,6 +10,9 @@ from penstock.manifests.accelerators import CATALOGUE, TPU
 
 from infra.settings import Settings
 
+_MACHINE_PLACE = "cloud.google.com/gce-topology-"
+"""Labels of the place of a node's machine: block, subblock, host. Source: GKE, "Use topology-aware scheduling"."""
+
 
 def problems(settings: Settings) -> Iterator[ConfigError]:
     """Yield every reason why node pools do not fit together, or replica sets do not fit their pool."""
@@ -90,12 +93,31 @@ def _set_problems(
     if most is not None and nodes > most:
         expected = f"at most {most}, what `{chosen}` may grow to"
         yield ConfigError(f"{path}.nodes", nodes, expected, "Raise `maxNodes` of the pool")
+    yield from _topology_problems(pool, both, path)
     mode = both.get("rdma", {}).get("mode")
     if mode is not None and mode != pool.get("rdma"):
         expected = (
             f"`{pool.get('rdma')}`, as its pool `{chosen}`" if "rdma" in pool else f"`rdma` at the pool `{chosen}`"
         )
         yield ConfigError(f"{path}.rdma.mode", mode, expected, "Leave `rdma` out here: the pool says it")
+
+
+def _topology_problems(pool: Any, both: dict[str, Any], path: str) -> Iterator[ConfigError]:
+    """Check that nodes stay where replicas are kept together by where machines stand.
+
+    Only machines that run have these labels: a pod that asks for one fits no node that an autoscaler could still add.
+    """
+    topology = both.get("topology")
+    if topology is None or not topology.startswith(_MACHINE_PLACE):
+        return
+    needed = both.get("nodes", 1) * both.get("autoscaling", {}).get("max", both.get("replicas", 1))
+    kept = pool.get("nodes", pool.get("min_nodes", 0))
+    if kept < needed:
+        expected = f"a pool that keeps {needed} nodes: none is added for a label that new nodes lack; it keeps {kept}"
+        fix = (
+            f"Set `nodes` or `minNodes` of `{pool['pool']}` to {needed} at least, or leave it out: `compact` needs none"
+        )
+        yield ConfigError(f"{path}.topology", topology, expected, fix)
 
 
 def _slice_problems(pool: Any, machine: Any, count: int | None, path: str, named: str) -> Iterator[ConfigError]:

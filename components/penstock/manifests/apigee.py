@@ -5,8 +5,8 @@ and of Google's samples; those of templates and their rules are the least certai
 """
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from .._labels import labels
 from .._naming import check_label
@@ -64,11 +64,16 @@ def metadata(args: "ApiManagementArgs") -> dict[str, str]:
     return {"apigee-extension-processor": name, "apigee-request-body": "true", "apigee-response-body": "true"}
 
 
-def backend(args: "ApiManagementArgs") -> Manifest:
-    """Return the ApigeeBackendService, awaited until it is made: the extension refers to it."""
-    settings = args["apigee"]
-    location = {"name": args["region"], "network": settings["network"], "subnetwork": settings["subnetwork"]}
-    spec = {"apigeeEnv": settings["environment"]["name"], "defaultSecurityEnabled": True, "locations": [location]}
+def backend(args: "ApiManagementArgs", places: Mapping[str, Any]) -> Manifest:
+    """Return the ApigeeBackendService, awaited until it is made: the extension refers to it.
+
+    Args:
+        args: of the component.
+        places: `network` and `subnetwork` from `projects/` on; may be outputs.
+    """
+    location = {"name": args["region"], **places}
+    environment = args["apigee"]["environment"]["name"]
+    spec = {"apigeeEnv": environment, "defaultSecurityEnabled": True, "locations": [location]}
     wait = {WAIT_FOR: "jsonpath={.status.currentState}=CREATED", WAIT_TIMEOUT: str(_WAIT_S)}
     return _object("ApigeeBackendService", backend_name(args), args, spec, wait)
 

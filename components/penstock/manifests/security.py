@@ -35,8 +35,13 @@ METADATA = (("169.254.169.254/32", (80,)), ("169.254.169.252/32", (987, 988)))
 """GKE's metadata server, with and without Dataplane V2: where identities come from.
 Source: GKE, "Control communication between Pods and Services using network policies", Workload Identity."""
 
-HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "hf.co", "*.hf.co", "*.xethub.hf.co")
-"""Hugging Face, its CDN and its storage. Source: Hugging Face Hub, "Storage backend" and download redirects."""
+HUB_HOSTS = (
+    *("huggingface.co", "*.huggingface.co", "hf.co", "*.hf.co"),
+    *("*.xethub.hf.co", "*.xethub-eu.hf.co", "*.aws.cdn.hf.co", "*.gcp.cdn.hf.co"),
+)
+"""Hugging Face, its storage and its CDNs; a `*` stands for characters of one label, and never for a dot.
+Sources: Hugging Face Hub, "Downloading models", behind a firewall; GKE, "Control Pod egress traffic using FQDN network
+policies"."""
 
 STORES = ("valkey", "memorystore", "none")
 LISTED = "multi_node", "google_api_clients", "hub_clients"

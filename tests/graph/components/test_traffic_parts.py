@@ -1,6 +1,7 @@
 """What API management, guardrails and the security base declare in each of their modes."""
 
 import json
+import re
 
 import penstock
 import pulumi
@@ -53,8 +54,37 @@ def config_of(component, file="config.yaml", **changes):
     return yaml.safe_load(of_kind(declared(component, **changes), "ConfigMap")["data"][file])
 
 
+HUB = (
+    *("huggingface.co", "cas-server.xethub.hf.co", "cas-server.xethub-eu.hf.co", "transfer.xethub.hf.co"),
+    *("transfer.xethub-eu.hf.co", "us.aws.cdn.hf.co", "eu.aws.cdn.hf.co", "us.gcp.cdn.hf.co", "cdn-lfs-us-1.hf.co"),
+)
+"""Where downloads of models lead. Source: Hugging Face Hub, "Downloading models", behind a firewall."""
+CONDITIONED = {"storage.googleapis.com"}
+"""Services that conditions on resource names are written for. Source: IAM, "Resource attributes for IAM Conditions"; of
+those not listed there, Model Armor and Memorystore among them, IAM knows no names, and such a condition never holds."""
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 class TestEveryMode:
+    def test_no_role_hangs_on_a_name_that_iam_does_not_know(self, variant, preview):
+        component, changes = VARIANTS[variant]
+        for resource in declared(component, preview=preview, **changes).resources:
+            service = resource.inputs.get("role", "").removeprefix("roles/").partition(".")[0]
+            assert "condition" not in resource.inputs or f"{service}.googleapis.com" in CONDITIONED, resource.key
+
+    def test_networks_are_named_as_their_apis_read_them(self, variant, preview):
+        """Compute Engine reads whole URIs and those from `projects/` on; the others read only the latter."""
+        component, changes = VARIANTS[variant]
+        whole = json.loads(
+            json.dumps(changes).replace('"projects/', '"https://www.googleapis.com/compute/v1/projects/')
+        )
+        for resource in declared(component, preview=preview, **whole).resources:
+            if not resource.type.startswith(("gcp:compute/", "gcp:dns/")):
+                text = json.dumps(dict(resource.inputs))
+                assert not re.search(r"compute/v1/projects/[^/]+/(global/networks|regions/[^/]+/subnet)", text), (
+                    resource.key
+                )
+
     def test_is_accepted_and_correct_by_the_providers_types(self, variant, preview):
         component, changes = VARIANTS[variant]
         assert problems(component, **changes) == []
@@ -116,8 +146,8 @@ class TestModelArmor:
         assert metadata["filterVersionSelector"] == {"alias": "FILTER_VERSION_ALIAS_LATEST"}
         assert metadata["enforcementType"] == "INSPECT_ONLY"
 
-    def test_service_agent_gets_its_four_roles_and_templates_of_the_region_only(self):
-        graph = declared("Guardrails", **MODEL_ARMOR)
+    def test_service_agent_gets_its_four_roles_and_on_request_templates_of_the_region_only(self):
+        graph = declared("Guardrails", **{**MODEL_ARMOR, "conditions": True})
         roles = {
             resource.inputs["role"]: resource.inputs.get("condition", {}).get("expression")
             for resource in graph.resources
@@ -132,8 +162,6 @@ class TestModelArmor:
                 for project in ("producer-1", "123456789012")
             ),
         }
-        unlimited = declared("Guardrails", **{**MODEL_ARMOR, "conditions": False})
-        assert "condition" not in inputs_of(unlimited, "it-agent-user")
 
     def test_a_callout_that_calls_the_api_has_an_identity_for_it(self):
         graph = declared("Guardrails", **VARIANTS["armor-callout"][1])
@@ -235,7 +263,6 @@ class TestBundledManagement:
         grant = inputs_of(graph, "it-store-user")
         assert grant["role"] == "roles/memorystore.dbConnectionUser"
         assert grant["member"].endswith("/sa/api-management")
-        assert "instances/penstock-dev-api-management" in grant["condition"]["expression"]
         env = of_kind(graph, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
         (address,) = [item["value"] for item in env if item["name"] == "PENSTOCK_STORE_ADDRESS"]
         assert address == UNKNOWN if preview else address.endswith(":6379")
@@ -306,6 +333,11 @@ class TestApigee:
         assert backend["metadata"]["annotations"]["pulumi.com/waitFor"] == "jsonpath={.status.currentState}=CREATED"
         (resource,) = [item for item in graph.resources if item.name == "it-backend"]
         assert "kubernetes:helm.sh/v3:Release::it-operator-release" in resource.dependencies
+
+    def test_backend_waits_for_a_runtime_that_its_proxy_is_deployed_to(self):
+        graph = declared("ApiManagement", **with_apigee(instance={"name": "runtime"}))
+        (resource,) = [item for item in graph.resources if item.name == "it-backend"]
+        assert "gcp:apigee/instanceAttachment:InstanceAttachment::it-instance-attachment" in resource.dependencies
 
     def test_entry_names_the_backend_and_asks_for_bodies(self):
         (entry,) = penstock.ApiManagement.callouts(args_of("ApiManagement", **APIGEE))
@@ -422,6 +454,10 @@ class TestSecurity:
         assert spec["podSelector"]["matchExpressions"][0]["values"] == ["gemma-a"]
         assert {"name": "huggingface.co"} in spec["egress"][0]["matches"]
         assert {"pattern": "*.hf.co"} in spec["egress"][0]["matches"]
+        patterns = [item.get("pattern", item.get("name")) for item in spec["egress"][0]["matches"]]
+        expressions = [re.escape(pattern).replace(r"\*", "[-a-z0-9]*") for pattern in patterns]  # `*` is no dot in GKE
+        for host in HUB:
+            assert any(re.fullmatch(expression, host) for expression in expressions), host
         assert penstock.SecurityBase.cluster_features(with_rules()) == ["fqdn-policy"]
         assert "hub" not in self.policies(hub_clients=[])
 

@@ -117,6 +117,7 @@ def test_firewall_rules_aim_at_the_account_of_the_clusters_nodes():
     assert made.platform.network.args["node_service_accounts"] == [account]
 
 
+SUBBLOCK = "cloud.google.com/gce-topology-subblock"
 REFUSED = [
     ({"stacks": "three"}, "stacks", "`one` or `two`"),
     ({"network": ...}, "network", "the VPC of `cluster`"),
@@ -135,6 +136,7 @@ REFUSED = [
     ({"acceleratorPools.1.pool": "h200"}, "acceleratorPools[1].pool", "a name of its own"),
     ({"acceleratorPools.0.maxNodes": 1}, "models[0].replicaSets[0].nodes", "at most 1"),
     ({"models.1.pool": "h100"}, "models[1].pool", "one of `acceleratorPools`"),
+    ({"models.0.replicaSets.0.topology": SUBBLOCK}, "models[0].replicaSets[0].topology", "a pool that keeps 4 nodes"),
     (
         {"models.1.accelerator": {"type": "nvidia-b200"}},
         "models[1].replicaSets[0].accelerator.type",
@@ -173,6 +175,14 @@ def test_settings_that_do_not_fit_together_are_refused(changes, path, expected):
     assert path in found, list(found)
     assert expected in found[path].expected
     assert found[path].fix
+
+
+@pytest.mark.parametrize("pool", [{"minNodes": 4, "maxNodes": 6}, {"nodes": 5}])
+def test_a_replica_is_kept_together_by_place_among_nodes_that_stay(pool):
+    raw = changed(PROD, {"models.0.replicaSets.0.topology": SUBBLOCK, "acceleratorPools.0.maxNodes": ...})
+    raw["acceleratorPools"][0].update(pool)
+    _, made = plan.load(raw)
+    assert args_of(made.replica_sets)["llama-3-1-405b-a"]["topology"] == SUBBLOCK
 
 
 def test_an_endpoint_more_than_accepted_is_refused():
