@@ -140,12 +140,16 @@ def _apigee_instance(resource: Resource) -> dict[str, Any]:
 
 
 def _memorystore(resource: Resource) -> dict[str, Any]:
-    """Return a Memorystore instance's one endpoint and the authority of its certificate."""
-    connection = {"pscAutoConnection": {"ipAddress": _address(resource.key), "port": 6379}}
+    """Return a Memorystore instance's endpoint, reader before primary, and the authority of its certificate."""
+    addresses = {"READER": _address(f"{resource.key} (reader)"), "PRIMARY": _address(resource.key)}
+    connections = [
+        {"pscAutoConnection": {"connectionType": f"CONNECTION_TYPE_{kind}", "ipAddress": address, "port": 6379}}
+        for kind, address in addresses.items()
+    ]
     certificate = "-----BEGIN CERTIFICATE-----\n(offline)\n-----END CERTIFICATE-----\n"
     authorities = [{"caCerts": [{"certificates": [certificate]}]}]
     name = "projects/{project}/locations/{location}/instances/{instanceId}"
-    found = {"endpoints": [{"connections": [connection]}], "managedServerCas": authorities}
+    found = {"endpoints": [{"connections": connections}], "managedServerCas": authorities}
     return found | {"id": _fill(name, resource)}
 
 

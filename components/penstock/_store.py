@@ -14,10 +14,17 @@ from .manifests import management_store as manifests
 from .manifests.location import gcp_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pulumi_gcp.memorystore.outputs import InstanceEndpoint, InstanceManagedServerCa
+
     from .api_management import ApiManagementArgs
 
 _CONNECT = "roles/memorystore.dbConnectionUser"
 """Role to connect with IAM authentication. Source: Memorystore for Valkey, "Manage IAM authentication"."""
+
+_PRIMARY = "CONNECTION_TYPE_PRIMARY"
+"""The connection that takes writes. Source: Memorystore API v1, PscAutoConnection."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +105,20 @@ def _grant(name: str, args: "ApiManagementArgs", parent: pulumi.Resource) -> pul
     return gcp.projects.IAMMember(role, project=args["project"], role=_CONNECT, member=member, opts=options)
 
 
-def _address(endpoints: Any) -> str:
-    """Return `host:port` of the first connection that Memorystore has made."""
-    for endpoint in endpoints or []:
-        for connection in endpoint.get("connections") or []:
-            found = connection.get("pscAutoConnection") or connection.get("psc_auto_connection")
-            if found:
-                return f"{found.get('ipAddress') or found.get('ip_address')}:{manifests.PORT}"
+def _address(endpoints: "Sequence[InstanceEndpoint]") -> str:
+    """Return `host:port` of the primary. An instance with cluster mode disabled has a reader's connection, too.
+
+    Nothing can be written by way of the latter. Source: Memorystore for Valkey, "Instance endpoints".
+    """
+    for endpoint in endpoints:
+        for connection in endpoint.connections or []:
+            found = connection.psc_auto_connection
+            if found and found.ip_address and found.connection_type in (_PRIMARY, None):
+                return f"{found.ip_address}:{manifests.PORT}"
     return ""
 
 
-def _certificates(authorities: Any) -> str:
+def _certificates(authorities: "Sequence[InstanceManagedServerCa]") -> str:
     """Return all certificates of the instance's authorities as PEM."""
-    chains = [chain for item in authorities or [] for chain in item.get("caCerts") or item.get("ca_certs") or []]
-    return "".join(text for chain in chains for text in chain.get("certificates") or [])
+    chains = [chain for authority in authorities for chain in authority.ca_certs or []]
+    return "".join(text for chain in chains for text in chain.certificates or [])

@@ -265,7 +265,14 @@ class TestBundledManagement:
         assert grant["member"].endswith("/sa/api-management")
         env = of_kind(graph, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
         (address,) = [item["value"] for item in env if item["name"] == "PENSTOCK_STORE_ADDRESS"]
-        assert address == UNKNOWN if preview else address.endswith(":6379")
+        (store,) = [item for item in graph.resources if item.name == "it-store"]
+        (endpoint,) = outputs_of()[store.type](store)["endpoints"]
+        of = {
+            each["connectionType"]: each["ipAddress"]
+            for each in (x["pscAutoConnection"] for x in endpoint["connections"])
+        }
+        assert len(of) == 2
+        assert address == (UNKNOWN if preview else f"{of['CONNECTION_TYPE_PRIMARY']}:6379")
 
     def test_memorystores_authority_is_mounted_where_the_configuration_says(self):
         graph = declared("ApiManagement", **MEMORYSTORE)
