@@ -18,7 +18,7 @@ class Platform:
     """What the part `gateway` is put on.
 
     Attributes:
-        provider: of the cluster; None for the ambient kubeconfig.
+        provider: of the cluster; None without one, until `existing` gives it.
         outputs: what is wired by name: `network`, `subnetwork`, `pscSubnetworks`.
         needed: what must exist before anything that is put on it, if it is in the same stack.
     """
@@ -67,16 +67,25 @@ def reference(cluster_id: str, stack: str) -> Platform:
         stack: the other stack's full name, `<organization>/<project>/<stack>`.
     """
     other = pulumi.StackReference("platform", stack)
-    outputs = {name: other.require_output(name) for name in ("network", "subnetwork", "pscSubnetworks")}
-    kubeconfig: pulumi.Output[str] = other.require_output("kubeconfig")
+    outputs = {name: _output(other, stack, name) for name in ("network", "subnetwork", "pscSubnetworks")}
+    kubeconfig = _output(other, stack, "kubeconfig")
     return Platform(penstock.kubernetes_provider("kubernetes", kubeconfig, cluster_id), outputs)
 
 
-def existing(settings: Settings) -> pulumi.ProviderResource | None:
-    """Return a provider for a cluster that exists, None where the ambient kubeconfig counts."""
+def _output(other: pulumi.StackReference, stack: str, name: str) -> pulumi.Output[Any]:
+    """Return an output of another stack; a stack that was never updated has none, and says so without a traceback."""
+
+    def there(value: Any) -> Any:
+        if value is None:
+            raise pulumi.RunError(f"the stack {stack} has no output `{name}` yet. Run `pulumi up` of it first")
+        return value
+
+    return other.get_output(name).apply(there)
+
+
+def existing(settings: Settings) -> pulumi.ProviderResource:
+    """Return a provider for a cluster that exists: the one of the ambient kubeconfig, unless settings name another."""
     cluster, kubeconfig = settings["kubernetes"], settings.get("kubeconfig")
-    if kubeconfig is None and not cluster:
-        return None
     return k8s.Provider(
         "kubernetes",
         kubeconfig=pulumi.Output.secret(kubeconfig) if kubeconfig else None,

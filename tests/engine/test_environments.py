@@ -53,3 +53,11 @@ def test_a_protected_cluster_outlives_a_destroy(workspace: Workspace) -> None:
     refused = platform.run("destroy", fails=True)
     assert "deletion_protection" in refused.output
     assert any("/clusters/" in identifier for identifier in workspace.cloud.entries())
+
+
+def test_a_gateway_without_its_platform_says_what_to_do_first(workspace: Workspace) -> None:
+    platform, gateway = deployments.stacks(workspace, "dev")
+    refused = gateway.run("preview", fails=True)
+    assert f"{platform.name} has no output" in refused.output
+    assert "Run `pulumi up` of it first" in refused.output
+    assert "Traceback" not in refused.output

@@ -83,8 +83,9 @@ def test_routes_attach_to_a_listener_that_the_gateway_has(preview, gateway):
         assert [ref["sectionName"] for ref in route["spec"]["parentRefs"]] == [listener["name"]]
 
 
-def test_no_provider_is_made_unless_the_cluster_is_configured(preview):
-    assert not any("providers" in item.type for item in recorded(preview).resources)
+def test_without_a_configured_cluster_the_ambient_kubeconfig_counts_and_config_maps_still_change_in_place(preview):
+    (provider,) = [item for item in recorded(preview).resources if item.type == "pulumi:providers:kubernetes"]
+    assert provider.inputs == {"enableConfigMapMutable": "true"}
 
 
 def test_a_configured_cluster_makes_one_provider_for_everything(preview):

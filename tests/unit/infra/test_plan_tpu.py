@@ -50,7 +50,7 @@ def test_the_namespace_admits_what_the_replicas_need_and_no_more():
         return plan.load(raw)[1].gateway.args.get("pod_security")
 
     assert level(PROD) == "privileged"  # RDMA
-    one_node = {"models.0.replicaSets.0.nodes": ..., "models.0.replicaSets.0.topology": ...}
+    one_node = {"models.0.replicaSets.0.nodes": ...}
     assert level(changed(PROD, one_node)) is None
     assert level(changed(PROD, one_node | tpus())) == "baseline"
 
