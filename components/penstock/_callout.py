@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pulumi
 
 from ._apply import apply, child_options
-from .manifests import callout
+from ._labels import selector
+from .manifests import callout, monitoring
 
 
 def declare(
@@ -15,7 +16,7 @@ def declare(
     parent: pulumi.Resource,
     needed: Sequence[pulumi.Resource] = (),
 ) -> pulumi.Resource:
-    """Register account, configuration, Deployment, Service, both policies and budget of a callout.
+    """Register account, configuration, Deployment, Service, both policies, budget and monitoring of a callout.
 
     Args:
         name: the component's name, first part of every logical name.
@@ -36,4 +37,7 @@ def declare(
     policy = callout.backend_policy(made, stream_timeout_s)
     apply(f"{name}-backend", policy, child_options(parent, [service]))
     apply(f"{name}-budget", callout.budget(made), child_options(parent))
+    if made.monitoring:
+        watched = monitoring.pod_monitoring(made.name, made.namespace, selector(made.name))
+        apply(f"{name}-monitoring", watched, child_options(parent))
     return service

@@ -44,6 +44,8 @@ class BodyRouterArgs(TypedDict):
     """CPU request per pod. Default `500m`."""
     memory: NotRequired[str]
     """Memory request and limit per pod. Default `512Mi`."""
+    monitoring: NotRequired[bool]
+    """Whether managed Prometheus reads the callout's metrics. Default false."""
     image: pulumi.Input[str]
     """Image of Penstock's services, pinned by tag or digest."""
 

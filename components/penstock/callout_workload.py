@@ -20,3 +20,5 @@ class CalloutWorkload(TypedDict):
     """Seconds that one request may keep the callout busy, answer included. Default 3600."""
     tls_secret: NotRequired[str]
     """TLS Secret of the callout's server. Default: it makes a self-signed certificate, which GKE accepts."""
+    monitoring: NotRequired[bool]
+    """Whether managed Prometheus reads the callout's metrics. Default false."""

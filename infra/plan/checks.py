@@ -11,6 +11,7 @@ from penstock.manifests import api_management as management
 from penstock.manifests import guardrails as screening
 
 from infra.plan import hardware
+from infra.plan.common import is_upstream
 from infra.settings import Settings
 
 _KEDA, _HPA = "keda", "hpa"
@@ -20,7 +21,7 @@ def problems(settings: Settings) -> Iterator[ConfigError]:
     """Yield everything that does not fit together, by the paths of settings."""
     yield from _stack_problems(settings)
     yield from _name_problems(settings)
-    for check in (_objective_problems, _autoscaling_problems):
+    for check in (_objective_problems, _autoscaling_problems, _zero_problems):
         yield from check(settings)
     yield from hardware.problems(settings)
     yield from _model_reference_problems(settings)
@@ -112,6 +113,21 @@ def _autoscaling_problems(settings: Settings) -> Iterator[ConfigError]:
         if both.get("nodes", 1) > 1 and not addons.get("leader_worker_set"):
             expected = "`addons.leaderWorkerSet`, which replicas of several nodes need"
             yield ConfigError(f"{path}.nodes", both["nodes"], expected, "Set `addons.leaderWorkerSet` to true")
+
+
+def _zero_problems(settings: Settings) -> Iterator[ConfigError]:
+    """Check that something tells of requests for a set without replicas: its picker, which then has to be ready."""
+    fix = "Set it, or keep one replica at least"
+    for path, both in sets(settings):
+        if both.get("autoscaling", {}).get("min") != 0:
+            continue
+        where = f"{path}.autoscaling.min"
+        if not both.get("monitoring"):
+            expected = "`monitoring: true`: the picker's metrics start the first replica"
+            yield ConfigError(where, 0, expected, fix)
+        if not is_upstream(settings) and settings["picker"].get("discovery") != "kubernetes":
+            expected = "`picker.discovery: kubernetes`: a picker that asks DNS is not ready without a replica"
+            yield ConfigError(where, 0, expected, fix)
 
 
 def _model_reference_problems(settings: Settings) -> Iterator[ConfigError]:

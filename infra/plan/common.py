@@ -6,6 +6,9 @@ from typing import Any
 from infra.plan.planned import LATER
 from infra.settings import Settings
 
+_PENSTOCK = "penstock"
+"""The picker's profile that is Penstock's own, the default."""
+
 _HOMES = {
     "name": "prefix",
     "namespace": "namespace",
@@ -40,3 +43,8 @@ def later(args: dict[str, Any], *paths: str) -> None:
             target = target.get(parent) if isinstance(target, dict) else None
         if isinstance(target, dict):
             target.setdefault(last, LATER)
+
+
+def is_upstream(settings: Settings) -> bool:
+    """Tell whether the pickers are upstream's, which know objectives by their objects, and count by other names."""
+    return settings["picker"].get("profile", _PENSTOCK) != _PENSTOCK

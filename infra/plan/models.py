@@ -6,9 +6,9 @@ import penstock
 from penstock import pool_name
 from penstock.manifests.accelerators import CATALOGUE, POOL_LABEL
 
-from infra.plan.common import moves
+from infra.plan.common import is_upstream, moves
 from infra.plan.planned import LATER, Planned, given
-from infra.plan.platform import bucket_name
+from infra.plan.platform import bucket_name, cluster_name
 from infra.settings import Settings, camel
 from infra.settings.marks import fields
 from infra.settings.types import Model, Pool, ReplicaSet, Route, Serving
@@ -39,6 +39,9 @@ def replica_set(settings: Settings, at: int, number: int) -> Planned[penstock.Mo
     }
     _place(args, settings, own.get("pool", model.get("pool")))
     _fill(args, settings)
+    if is_upstream(settings) and args.get("autoscaling", {}).get("min") == 0:
+        woken = {"activation_query": _activity(settings, args)}
+        args["autoscaling"] = woken | args["autoscaling"]
     found = _paths(at, number) | _serving_paths(model, own, at, number)
     return Planned(penstock.ModelReplicaSet, args["name"], args, found)
 
@@ -49,7 +52,7 @@ def pool(settings: Settings, at: int, number: int, gateway: Any) -> Planned[pens
     own = model["replica_sets"][number]
     both: dict[str, Any] = {**model, **own}
     picker = settings["picker"]
-    default = {"image": settings["image"]} if picker.get("profile", "penstock") == "penstock" else {}
+    default = {} if is_upstream(settings) else {"image": settings["image"]}
     args: dict[str, Any] = {
         "name": pool_name(model["name"], own["name"]),
         "namespace": settings["namespace"],
@@ -77,8 +80,10 @@ def pool(settings: Settings, at: int, number: int, gateway: Any) -> Planned[pens
 def route(settings: Settings, at: int, listener: str) -> Planned[penstock.ModelRoute]:
     """Return the arguments of a model's route to its pools by weight; `listener` is the Gateway's."""
     model = settings["models"][at]
+    objects = {"objective_objects": True} if is_upstream(settings) else {}
     pools = [
-        {"name": pool_name(model["name"], own["name"]), **given(own, only=("weight",))} for own in model["replica_sets"]
+        {"name": pool_name(model["name"], own["name"]), **given(own, only=("weight",)), **objects}
+        for own in model["replica_sets"]
     ]
     args = {
         "model": model["name"],
@@ -127,7 +132,15 @@ def _fill(args: dict[str, Any], settings: Settings) -> None:
     if "weights" in args:
         args["weights"] = identity | ({"bucket": bucket} if bucket else {}) | args["weights"]
     if args.get("autoscaling", {}).get("by") == "keda" and "prometheus" not in args["autoscaling"]:
-        args["autoscaling"] = given(identity, only=("project",)) | args["autoscaling"]
+        cluster = cluster_name(settings)
+        whose = given(identity, only=("project",)) | ({"cluster": cluster} if cluster else {})
+        args["autoscaling"] = whose | args["autoscaling"]
+
+
+def _activity(settings: Settings, args: dict[str, Any]) -> str:
+    """Return what tells KEDA that requests for a set without replicas reach its pool's picker."""
+    asked: Any = {"name": args["name"], "namespace": settings["namespace"], "picker": settings["picker"]}
+    return penstock.InferencePool.activity_query(asked, cluster_name(settings))
 
 
 def _paths(at: int, number: int) -> dict[str, str]:

@@ -51,6 +51,14 @@ def is_roce(settings: Settings) -> bool:
     return "rdma" in settings and settings["rdma"]["mode"] != rdma.DRANET
 
 
+def cluster_name(settings: Settings) -> str | None:
+    """Return the name of the cluster that is declared here, None without one: series of metrics carry it."""
+    if "cluster" not in settings:
+        return None
+    named: Any = {"name": settings["prefix"]}
+    return penstock.InferenceCluster.name_of(named)
+
+
 def bucket_name(settings: Settings) -> str | None:
     """Return the name of the bucket of weights that is declared here, None without one."""
     if "model_bucket" not in settings:

@@ -68,6 +68,7 @@ def callout(args: "BodyRouterArgs") -> Callout:
         tls_secret=args.get("tls_secret"),
         cpu=args.get("cpu", "500m"),
         memory=args.get("memory", "512Mi"),
+        monitoring=args.get("monitoring", False),
     )
 
 

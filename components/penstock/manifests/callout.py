@@ -40,7 +40,7 @@ class Callout:
     `config` maps file names in `CONFIG_DIR` to their text; `flags` are put behind the common ones; `image` may be a
     Pulumi output; `cpu` and `memory` are quantities; `env`, `volumes` and `mounts` come on top of what every callout
     has; `await_s` is how long Pulumi awaits the rollout (None: 10 min); `api_access` mounts the ServiceAccount's token,
-    for a callout that reads the Kubernetes API.
+    for a callout that reads the Kubernetes API; `monitoring` asks for a PodMonitoring.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Callout:
     volumes: tuple[Manifest, ...] = ()
     mounts: tuple[Manifest, ...] = ()
     await_s: int | None = None
+    monitoring: bool = False
     api_access: bool = False
 
     @property

@@ -37,6 +37,7 @@ def made(
         "tls_secret": workload.get("tls_secret"),
         "cpu": workload.get("cpu", _CPU),
         "memory": workload.get("memory", _MEMORY),
+        "monitoring": workload.get("monitoring", False),
     }
     return Callout(
         name=name,

@@ -278,3 +278,14 @@ def test_a_changed_configuration_leaves_the_pods_alone_since_callouts_reload_it(
         before = {"objectives": [{"name": "batch", "priority": -1}]} if component == "InferencePool" else {}
         assert declares("ConfigMap", component, **before) != declares("ConfigMap", component, **changes)
         assert declares("Deployment", component, **before) == declares("Deployment", component, **changes)
+
+
+def test_a_monitored_callout_has_its_metrics_read(preview):
+    graph = declared("BodyRouter", preview=preview, monitoring=True)
+    spec = of_kind(graph, "PodMonitoring")["spec"]
+    pod = of_kind(graph, "Deployment")["spec"]["template"]
+    assert spec["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert [endpoint["port"] for endpoint in spec["endpoints"]] == ["metrics"]
+    assert "metrics" in [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
+    unwatched = declared("BodyRouter", preview=preview)
+    assert not any(manifest["kind"] == "PodMonitoring" for manifest in unwatched.manifests())

@@ -111,6 +111,25 @@ def test_network_policies_follow_from_what_is_declared():
     assert made.security.args["network"]["hub_clients"] == ["gemma-3-4b-a"]
 
 
+def test_autoscalers_ask_for_metrics_of_this_cluster_only():
+    _, made = plan.load(changed(PROD, {"models.1.autoscaling.min": 0}))
+    scaling = made.replica_sets[2].args["autoscaling"]
+    assert scaling["cluster"] == "penstock-prod-cluster"
+    assert "activation_query" not in scaling, "Penstock's picker counts by the names that are the default"
+
+
+def test_upstreams_picker_wakes_sets_and_knows_objectives_by_its_own_names():
+    upstream = {"picker": {"profile": "gaie-1.5"}, "models.1.autoscaling.min": 0}
+    _, made = plan.load(changed(PROD, upstream))
+    query = made.replica_sets[2].args["autoscaling"]["activation_query"]
+    assert 'cluster="penstock-prod-cluster"' in query
+    assert "inference" in query
+    assert "penstock_picker" not in query
+    assert all(pool["objective_objects"] for pool in made.routes[0].args["pools"])
+    _, own = plan.load(PROD)
+    assert not any("objective_objects" in pool for pool in own.routes[0].args["pools"])
+
+
 def test_firewall_rules_aim_at_the_account_of_the_clusters_nodes():
     _, made = plan.load(PROD)
     account = "penstock-prod-nodes@example-inference-prod.iam.gserviceaccount.com"
@@ -150,6 +169,16 @@ REFUSED = [
     ),
     ({"addons.keda": False}, "models[1].replicaSets[0].autoscaling.by", "`addons.keda`"),
     ({"models.1.autoscaling.by": "hpa"}, "models[1].replicaSets[0].autoscaling.by", "`addons.customMetrics`"),
+    (
+        {"models.1.autoscaling.min": 0, "models.1.monitoring": ...},
+        "models[1].replicaSets[0].autoscaling.min",
+        "`monitoring: true`",
+    ),
+    (
+        {"models.1.autoscaling.min": 0, "picker.discovery": "dns"},
+        "models[1].replicaSets[0].autoscaling.min",
+        "`picker.discovery: kubernetes`",
+    ),
     ({"addons.kedaNamespace": "elsewhere"}, "addons.kedaNamespace", "`default`, where the replicas are"),
     ({"addons.leaderWorkerSet": False}, "models[0].replicaSets[0].nodes", "`addons.leaderWorkerSet`"),
     ({"addons.objectiveApis": []}, "models[0].objectiveApi", "an API of `addons.objectiveApis`"),
