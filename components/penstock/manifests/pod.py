@@ -23,6 +23,12 @@ CACHE_DIR = "/var/cache/vllm"
 _PROBE_S = 10
 _MARGIN_S = 30
 
+KEEP_ALIVE_VARIABLE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
+"""Source: vLLM 0.32, `vllm/envs.py`; default 5 s."""
+KEEP_ALIVE_S = 620
+"""How long a replica keeps idle connections: longer than the load balancer, which reuses them for 600 s and answers 502
+or 503 when one is closed under a request. Source: Cloud Load Balancing, "Backend service timeouts and retries"."""
+
 
 def template(
     args: "ModelReplicaSetArgs",
@@ -165,6 +171,7 @@ def _environment(args: "ModelReplicaSetArgs") -> list[Manifest]:
         "HF_HOME": f"{CACHE_DIR}/huggingface",
         "LOGNAME": "vllm",  # torch asks for a user name, which a numeric user does not have
         "VLLM_NO_USAGE_STATS": "1",
+        KEEP_ALIVE_VARIABLE: str(KEEP_ALIVE_S),
     }
     if args.get("allow_runtime_lora_updates"):
         fixed["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"

@@ -447,3 +447,10 @@ class TestPickers:
         assert named == ["m1-a-batch", "batch"]
         graph = declared("InferencePool", **GAIE, objectives=[{"name": "batch", "priority": -1}])
         assert of_kind(graph, "InferenceObjective")["metadata"]["name"] == named[0]
+
+
+def test_replicas_keep_idle_connections_longer_than_the_load_balancer_reuses_them():
+    """Or it sends a request into a connection that is being closed, and the client gets a 502 or 503."""
+    container = of_kind(declared("ModelReplicaSet"), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    seconds = {entry["name"]: entry.get("value") for entry in container["env"]}["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]
+    assert int(seconds) > 600
