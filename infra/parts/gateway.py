@@ -115,7 +115,9 @@ def _warn(plan: Plan) -> None:
     for image in sorted(str(image) for image in images):
         if image.endswith(_NO_DIGEST):
             name = image.partition("@")[0]
-            pulumi.log.warn(f"the digest of {name} is a placeholder: set that of your own build before an update")
+            pulumi.log.warn(
+                f"the digest of {name} is all zeros, an example: set that of your own build, or no pod can start"
+            )
 
 
 def _options(platform: Platform, depends_on: list[pulumi.Resource]) -> pulumi.ResourceOptions:

@@ -1,6 +1,6 @@
-"""What the program fills in from other settings, and cannot where those are missing: reported, with placeholders.
+"""What the program fills in from other settings, and cannot where those are missing: reported, with stand-ins.
 
-A placeholder lets the components be asked what else is wrong; what they say of it is passed over.
+A stand-in lets the components be asked what else is wrong; what they say of it is passed over.
 """
 
 from collections.abc import Iterator
@@ -23,26 +23,26 @@ class _Need:
     key: str
     path: str
     expected: str
-    placeholder: Any
+    stand_in: Any
     fix: str = "Set it"
 
 
 def fill(settings: Settings, report: Report) -> None:
-    """Report every value that is missing and put its placeholder into `settings`."""
+    """Report every value that is missing and put its stand-in into `settings`."""
     needs = [*_place_needs(settings), *_model_needs(settings), *_network_needs(settings)]
     for need in needs:
         if need.key not in need.target:
             if need.path not in report.replaced:
                 report.wrong(need.path, None, need.expected, need.fix)
-            need.target[need.key] = need.placeholder
+            need.target[need.key] = need.stand_in
 
 
 def _place_needs(settings: Settings) -> Iterator[_Need]:
     values: Any = settings
     reason = next((name for name in _IN_CLOUD if values.get(name) not in (None, [])), None)
     if reason:
-        for key, placeholder in (("project", _PROJECT), ("region", _REGION)):
-            yield _Need(settings, key, key, f"a {key}, in which `{camel(reason)}` is declared", placeholder)
+        for key, stand_in in (("project", _PROJECT), ("region", _REGION)):
+            yield _Need(settings, key, key, f"a {key}, in which `{camel(reason)}` is declared", stand_in)
     if settings.get("security", {}).get("audit") is not None:
         yield _Need(settings, "project", "project", "a project, whose audit logs are set up", _PROJECT)
     for at, pool in enumerate(settings["accelerator_pools"]):
@@ -63,10 +63,10 @@ def _model_needs(settings: Settings) -> Iterator[_Need]:
                 yield _Need(
                     weights, "bucket", f"{path}.weights.bucket", "the bucket of the weights", "some-bucket", fix
                 )
-            for key, placeholder in (("project", _PROJECT), ("project_number", _NUMBER)):
+            for key, stand_in in (("project", _PROJECT), ("project_number", _NUMBER)):
                 if key not in weights:
                     expected = f"a value: {path}.weights are read by an identity of the project"
-                    yield _Need(settings, key, camel(key), expected, placeholder)
+                    yield _Need(settings, key, camel(key), expected, stand_in)
 
 
 def _network_needs(settings: Settings) -> Iterator[_Need]:

@@ -14,7 +14,7 @@ __all__ = ["DEFAULTS", "GATEWAY", "PLATFORM", "PREFIX", "Report", "Settings", "c
 
 
 def settings_of(raw: Any, report: Report) -> Settings:
-    """Return validated settings, with placeholders and defaults where `raw` has nothing or nothing right."""
+    """Return validated settings, with stand-ins and defaults where `raw` has nothing or nothing right."""
     found: Any = {**DEFAULTS, **validate(SHAPE, raw, report)}
     found["gateway"] = {"name": GATEWAY_NAME, **found["gateway"]}
     return cast(Settings, found)

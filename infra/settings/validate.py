@@ -10,7 +10,7 @@ from penstock.errors import ConfigError, did_you_mean
 from infra.settings.marks import Hidden, Secret, fields, split
 
 _WORDS = {str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
-_PLACEHOLDERS = {str: "x", bool: False, int: 1, float: 1.0}
+_STAND_INS = {str: "x", bool: False, int: 1, float: 1.0}
 """Of a wrong value's type, so that components can be asked what else is wrong."""
 
 
@@ -20,7 +20,7 @@ class Report:
 
     Attributes:
         errors: each with its path in camelCase.
-        replaced: the paths that hold placeholders: what a component says of them means nothing.
+        replaced: the paths that hold stand-ins: what a component says of them means nothing.
     """
 
     errors: list[ConfigError] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Report:
 
 
 def validate(shape: Any, raw: Any, report: Report, path: str = "") -> Any:
-    """Return `raw` in the declared shape, keys in snake_case, with placeholders where something is wrong.
+    """Return `raw` in the declared shape, keys in snake_case, with stand-ins where something is wrong.
 
     Args:
         shape: an annotation; see `infra.settings.marks`.
@@ -85,16 +85,16 @@ def _map(shape: Any, raw: Any, report: Report, path: str) -> dict[str, Any]:
             if path not in report.replaced:
                 report.wrong(where, None, "a value", "Set it, it has no default")
             report.replaced.add(where)
-            found[name] = _placeholder(item.shape)
+            found[name] = _stand_in(item.shape)
     return found
 
 
-def _placeholder(shape: Any) -> Any:
+def _stand_in(shape: Any) -> Any:
     base, _ = split(shape)
     if is_typeddict(base):
-        return {name: _placeholder(item.shape) for name, item in fields(shape).items() if item.required}
-    if base in _PLACEHOLDERS:
-        return _PLACEHOLDERS[base]
+        return {name: _stand_in(item.shape) for name, item in fields(shape).items() if item.required}
+    if base in _STAND_INS:
+        return _STAND_INS[base]
     return [] if get_origin(base) in (list, Sequence) else {}
 
 
@@ -105,5 +105,5 @@ def _scalar(shape: type, value: Any, report: Report, path: str, *, hidden: bool)
         return float(value)
     if isinstance(value, bool) != (shape is bool) or not isinstance(value, shape):
         report.wrong(path, "(hidden)" if hidden else value, _WORDS.get(shape, shape.__name__))
-        return _placeholder(shape)
+        return _stand_in(shape)
     return Hidden(value) if hidden else value

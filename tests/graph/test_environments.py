@@ -117,7 +117,7 @@ def test_another_stack_than_the_two_is_refused() -> None:
             record(program.main, stack, config=config)
 
 
-def test_placeholders_of_digests_and_missing_services_are_named(graphs: dict[str, Graph]) -> None:
+def test_example_digests_and_missing_services_are_named(graphs: dict[str, Graph]) -> None:
     assert any("the digest of" in note for note in graphs["prod"].notes)
     assert any("services.apimgmt" in note for note in graphs["dev"].notes)
     assert graphs["local"].notes == ()

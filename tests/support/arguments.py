@@ -158,3 +158,14 @@ def of_kind(graph: Graph, kind: str, name: str | None = None) -> dict[str, Any]:
 def children(graph: Graph) -> list[Resource]:
     """Return all resources but the component itself."""
     return [resource for resource in graph.resources if resource.custom]
+
+
+def names_of(graph: Graph, type_: str) -> list[str]:
+    """Return the logical names of all resources of a type."""
+    return [resource.name for resource in graph.resources if resource.type == type_]
+
+
+def inputs_of(graph: Graph, name: str) -> dict[str, Any]:
+    """Return the inputs of the one resource called `name`."""
+    (found,) = [dict(resource.inputs) for resource in graph.resources if resource.name == name]
+    return found

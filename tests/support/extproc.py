@@ -5,7 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from services.extproc.api import Answer, BodyMode, ChunkAnswer, Exchange, Filter, FilterStream, Outcome
+from services.extproc.chain import Chain
+from services.extproc.limits import Limits
 from services.extproc.proto import ext_proc_pb2 as pb
+from services.extproc.session import Session
 
 DUPLEX, STREAMED, BUFFERED, NONE = pb.FULL_DUPLEX_STREAMED, pb.STREAMED, pb.BUFFERED, pb.NONE
 
@@ -101,3 +104,8 @@ class Scripted(Filter):
 
     def open(self, exchange: Exchange) -> FilterStream:
         return ScriptedStream(self, exchange)
+
+
+def session(*filters: Filter, **limits: float) -> Session:
+    """A session of these filters, with the default limits but for those given."""
+    return Session(Chain(filters), Limits(**limits))  # type: ignore[arg-type]

@@ -1,21 +1,17 @@
-"""What API management, guardrails and the security base declare in each of their modes."""
+"""What API management and guardrails declare in each of their modes."""
 
 import json
 import re
 
 import penstock
-import pulumi
 import pytest
 import yaml
 
 from cli.graph import gcp_types
 from cli.graph.model import UNKNOWN
 from cli.graph.providers import outputs_of
-from cli.graph.recorder import record
-from tests.support.arguments import IMAGE, VALID, args_of, children, declared, of_kind, problems
+from tests.support.arguments import IMAGE, VALID, args_of, children, declared, inputs_of, names_of, of_kind, problems
 from tests.support.traffic import (
-    APIGEE,
-    BRIDGED,
     CLOUD,
     FILTERS,
     MEMORYSTORE,
@@ -25,8 +21,6 @@ from tests.support.traffic import (
     TEMPLATE,
     VALKEY,
     VARIANTS,
-    with_apigee,
-    with_rules,
 )
 
 AGENT = "serviceAccount:service-123456789012@gcp-sa-dep.iam.gserviceaccount.com"
@@ -37,15 +31,6 @@ def preview(request):
     return request.param
 
 
-def names_of(graph, type_):
-    return [resource.name for resource in graph.resources if resource.type == type_]
-
-
-def inputs_of(graph, name):
-    (found,) = [dict(resource.inputs) for resource in graph.resources if resource.name == name]
-    return found
-
-
 def pod_of(**changes):
     return of_kind(declared("ApiManagement", **changes), "Deployment")["spec"]["template"]["spec"]
 
@@ -54,11 +39,6 @@ def config_of(component, file="config.yaml", **changes):
     return yaml.safe_load(of_kind(declared(component, **changes), "ConfigMap")["data"][file])
 
 
-HUB = (
-    *("huggingface.co", "cas-server.xethub.hf.co", "cas-server.xethub-eu.hf.co", "transfer.xethub.hf.co"),
-    *("transfer.xethub-eu.hf.co", "us.aws.cdn.hf.co", "eu.aws.cdn.hf.co", "us.gcp.cdn.hf.co", "cdn-lfs-us-1.hf.co"),
-)
-"""Where downloads of models lead. Source: Hugging Face Hub, "Downloading models", behind a firewall."""
 CONDITIONED = {"storage.googleapis.com"}
 """Services that conditions on resource names are written for. Source: IAM, "Resource attributes for IAM Conditions"; of
 those not listed there, Model Armor and Memorystore among them, IAM knows no names, and such a condition never holds."""
@@ -298,196 +278,6 @@ class TestBundledManagement:
         assert not penstock.ApiManagement.calls_google_apis(args_of("ApiManagement"))
         shared = {**SHARED, "backends": ["model_armor"], **CLOUD}
         assert penstock.ApiManagement.calls_google_apis(args_of("ApiManagement", guardrails=shared))
-
-
-class TestApigee:
-    def test_organization_exists_and_environment_can_take_extensions(self):
-        graph = declared("ApiManagement", **APIGEE)
-        assert names_of(graph, "gcp:apigee/organization:Organization") == []
-        environment = inputs_of(graph, "it-environment")
-        assert (environment["orgId"], environment["type"]) == ("organizations/producer-1", "INTERMEDIATE")
-        properties = environment["properties"]["properties"]
-        assert properties == [{"name": "apigee-service-extension-enabled", "value": "true"}]
-
-    def test_a_new_organization_is_protected(self):
-        graph = declared("ApiManagement", **VARIANTS["apigee-new"][1])
-        (organization,) = [item for item in graph.resources if item.type == "gcp:apigee/organization:Organization"]
-        assert organization.options["protect"] is True
-        (environment,) = [item for item in graph.resources if item.name == "it-environment"]
-        assert organization.key in environment.dependencies
-
-    def test_operator_impersonates_its_account_with_four_roles(self):
-        graph = declared("ApiManagement", **APIGEE)
-        email = "penstock-dev-apim@producer-1.iam.gserviceaccount.com"
-        roles = {
-            item.inputs["role"] for item in graph.resources if item.inputs.get("member") == f"serviceAccount:{email}"
-        }
-        assert roles == {
-            "roles/apigee.admin",
-            "roles/networkservices.serviceExtensionsAdmin",
-            "roles/compute.networkAdmin",
-            "roles/compute.loadBalancerAdmin",
-        }
-        identity = inputs_of(graph, "it-operator-identity")
-        assert identity["member"] == "serviceAccount:producer-1.svc.id.goog[apim/apim-ksa]"
-        release = inputs_of(graph, "it-operator-release")
-        assert (release["version"], release["namespace"]) == ("1.1.1", "apim")
-        assert release["values"]["serviceAccount"] == email
-
-    def test_backend_is_awaited_and_waits_for_the_operator(self):
-        graph = declared("ApiManagement", **APIGEE)
-        backend = of_kind(graph, "ApigeeBackendService")
-        assert backend["metadata"]["annotations"]["pulumi.com/waitFor"] == "jsonpath={.status.currentState}=CREATED"
-        (resource,) = [item for item in graph.resources if item.name == "it-backend"]
-        assert "kubernetes:helm.sh/v3:Release::it-operator-release" in resource.dependencies
-
-    def test_backend_waits_for_a_runtime_that_its_proxy_is_deployed_to(self):
-        graph = declared("ApiManagement", **with_apigee(instance={"name": "runtime"}))
-        (resource,) = [item for item in graph.resources if item.name == "it-backend"]
-        assert "gcp:apigee/instanceAttachment:InstanceAttachment::it-instance-attachment" in resource.dependencies
-
-    def test_entry_names_the_backend_and_asks_for_bodies(self):
-        (entry,) = penstock.ApiManagement.callouts(args_of("ApiManagement", **APIGEE))
-        name = of_kind(declared("ApiManagement", **APIGEE), "ApigeeBackendService")["metadata"]["name"]
-        assert entry["apigee_backend"] == name
-        assert entry["metadata"] == {
-            "apigee-extension-processor": name,
-            "apigee-request-body": "true",
-            "apigee-response-body": "true",
-        }
-        graph = declared("Extensions", callouts=[entry], namespace="default")
-        (chain,) = of_kind(graph, "GCPTrafficExtension")["spec"]["extensionChains"]
-        reference = {"group": "apim.googleapis.com", "kind": "ApigeeBackendService", "name": name}
-        assert chain["extensions"][0]["backendRef"] == reference
-        assert "authority" not in chain["extensions"][0]
-
-    def test_products_carry_their_quota_and_rules_their_lists(self):
-        graph = declared("ApiManagement", **VARIANTS["apigee-new"][1])
-        operations = of_kind(graph, "APIOperationSet")["spec"]
-        assert operations["quota"] == {"limit": 60, "interval": 1, "timeUnit": "minute"}
-        assert operations["apiProductRefs"][0]["name"] == of_kind(graph, "APIProduct")["metadata"]["name"]
-        assert {item["path"] for item in operations["restOperations"]} >= {"/v1/chat/completions"}
-        rule = of_kind(graph, "ApimTemplateRule")
-        assert rule["spec"] == {"requiredList": ["SpikeArrest"], "denyList": ["JavaScript"], "override": False}
-        assert of_kind(graph, "ApimTemplate")["spec"]["apimTemplateRule"]["name"] == rule["metadata"]["name"]
-
-    def test_bridge_connects_both_networks(self):
-        def program():
-            made = penstock.ApiManagement("it", args_of("ApiManagement", **{**APIGEE, "apigee": BRIDGED}))
-            pulumi.export("attachment", made.service_attachment)
-
-        graph = record(program, "test", outputs=outputs_of())
-        attachment = graph.outputs["attachment"]
-        assert inputs_of(graph, "it-southbound")["serviceAttachment"] == BRIDGED["bridge"]["service_attachment"]
-        target = inputs_of(graph, "it-target")
-        assert target["sSlInfo"]["commonName"] == {"value": "llm.internal.example.com"}
-        assert target["sSlInfo"]["enforce"] is True
-        rule = inputs_of(graph, "it-northbound-rule")
-        assert (rule["target"], rule["project"], rule["loadBalancingScheme"]) == (attachment, "client-1", "")
-        assert inputs_of(graph, "it-instance")["consumerAcceptLists"] == ["producer-1", "client-1"]
-
-    def test_a_bridge_alone_needs_neither_operator_nor_chain(self):
-        args = {**APIGEE, "namespace": "inference", "apigee": {**BRIDGED, "service_extension": False}}
-        assert problems("ApiManagement", **args) == []
-        assert penstock.ApiManagement.callouts(args_of("ApiManagement", **args)) == []
-        graph = declared("ApiManagement", **args)
-        assert list(graph.manifests()) == []
-        assert penstock.ApiManagement.cluster_features(args_of("ApiManagement", **args)) == []
-
-    def test_what_exists_is_not_made(self):
-        existing = {
-            "environment": {"name": "llm", "create": False},
-            "environment_group": {"name": "g", "hostnames": ["llm.example.com"], "create": False},
-            "instance": {"name": "runtime", "create": False},
-            "operator": {"install": False},
-        }
-        graph = declared("ApiManagement", **with_apigee(**existing))
-        made = {item.type for item in graph.resources if item.type.startswith("gcp:") and "read" not in item.options}
-        assert made == {
-            "gcp:apigee/envGroupAttachment:EnvGroupAttachment",
-            "gcp:apigee/instanceAttachment:InstanceAttachment",
-        }
-
-    def test_extension_needs_a_cluster_that_knows_it(self):
-        assert penstock.ApiManagement.cluster_features(args_of("ApiManagement", **APIGEE)) == ["apigee"]
-
-
-class TestSecurity:
-    def policies(self, **changes):
-        graph = declared("SecurityBase", **with_rules(**changes))
-        return {item["metadata"]["name"]: item["spec"] for item in graph.manifests()}
-
-    def test_everything_is_closed_first(self):
-        deny = self.policies()["default-deny"]
-        assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-
-    def test_balancer_and_health_checks_reach_exactly_the_ports_that_pods_have(self):
-        found = self.policies()
-        ranges = ["10.9.0.0/23", "35.191.0.0/16", "130.211.0.0/22"]
-        workloads = {
-            "callouts": [declared("BodyRouter"), declared("ApiManagement"), declared("Guardrails")],
-            "pickers": [declared("InferencePool")],
-        }
-        for policy, graphs in workloads.items():
-            (rule,) = found[policy]["ingress"]
-            assert [peer["ipBlock"]["cidr"] for peer in rule["from"]] == ranges
-            specs = [of_kind(graph, "Deployment")["spec"]["template"] for graph in graphs]
-            for spec in specs:
-                assert found[policy]["podSelector"]["matchLabels"].items() <= spec["metadata"]["labels"].items()
-            ports = {port["containerPort"] for spec in specs for port in spec["spec"]["containers"][0]["ports"]}
-            assert {port["port"] for port in rule["ports"]} == ports - {9090}
-
-    def test_replicas_are_reached_by_balancer_and_pickers_only(self):
-        (rule,) = self.policies()["replicas"]["ingress"]
-        assert rule["ports"] == [{"protocol": "TCP", "port": 8000}]
-        assert rule["from"][-1] == {"podSelector": {"matchLabels": {"penstock.dev/role": "picker"}}}
-        assert self.policies()["pickers"]["egress"][0]["ports"] == rule["ports"]
-
-    def test_nodes_of_one_replica_talk_among_themselves(self):
-        spec = self.policies()["nodes-llama-a"]
-        peers = [{"podSelector": {"matchLabels": {"penstock.dev/replica-set": "llama-a"}}}]
-        assert (spec["ingress"], spec["egress"]) == ([{"from": peers}], [{"to": peers}])
-
-    def test_only_named_workloads_reach_google_apis_and_identities(self):
-        spec = self.policies()["google-apis"]
-        assert spec["podSelector"]["matchExpressions"][0]["values"] == ["llama-a", "guardrails"]
-        cidrs = [peer["ipBlock"]["cidr"] for rule in spec["egress"] for peer in rule["to"]]
-        assert cidrs == ["199.36.153.8/30", "10.0.0.0/20", "169.254.169.254/32", "169.254.169.252/32"]
-        restricted = self.policies(google_apis="restricted")["google-apis"]
-        assert restricted["egress"][0]["to"][0]["ipBlock"]["cidr"] == "199.36.153.4/30"
-
-    def test_hub_is_open_by_name_for_those_that_need_it(self):
-        spec = self.policies()["hub"]
-        assert spec["podSelector"]["matchExpressions"][0]["values"] == ["gemma-a"]
-        assert {"name": "huggingface.co"} in spec["egress"][0]["matches"]
-        assert {"pattern": "*.hf.co"} in spec["egress"][0]["matches"]
-        patterns = [item.get("pattern", item.get("name")) for item in spec["egress"][0]["matches"]]
-        expressions = [re.escape(pattern).replace(r"\*", "[-a-z0-9]*") for pattern in patterns]  # `*` is no dot in GKE
-        for host in HUB:
-            assert any(re.fullmatch(expression, host) for expression in expressions), host
-        assert penstock.SecurityBase.cluster_features(with_rules()) == ["fqdn-policy"]
-        assert "hub" not in self.policies(hub_clients=[])
-
-    def test_store_is_reached_by_api_management_only(self):
-        found = self.policies()
-        assert found["store-clients"]["ingress"][0]["from"] == [{"podSelector": found["store"]["podSelector"]}]
-        valkey = of_kind(declared("ApiManagement", **VALKEY), "StatefulSet")["spec"]["template"]["metadata"]["labels"]
-        assert found["store-clients"]["podSelector"]["matchLabels"].items() <= valkey.items()
-        remote = self.policies(store="memorystore", store_ranges=["10.0.0.0/20"])
-        assert remote["store"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.0.0.0/20"}}]
-        assert "store-clients" not in remote
-
-    def test_pickers_reach_the_api_server_only_where_it_is_named(self):
-        assert self.policies()["pickers-api-server"]["egress"][0]["ports"] == [{"protocol": "TCP", "port": 443}]
-        assert "pickers-api-server" not in self.policies(api_server_ranges=[])
-
-    def test_audit_logs_are_kept_and_not_locked_by_default(self):
-        graph = declared("SecurityBase")
-        bucket, sink = inputs_of(graph, "it-audit-bucket"), inputs_of(graph, "it-audit-sink")
-        assert (bucket["retentionDays"], bucket["locked"]) == (365, False)
-        assert sink["destination"].endswith(f"/locations/us-central1/buckets/{bucket['bucketId']}")
-        kinds = inputs_of(graph, "it-audit-container")["auditLogConfigs"]
-        assert [item["logType"] for item in kinds] == ["ADMIN_READ", "DATA_WRITE"]
 
 
 def test_no_secret_is_in_what_is_declared():
