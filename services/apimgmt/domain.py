@@ -71,7 +71,7 @@ class Organization(Entity):
 
     kind: ClassVar[Kind] = Kind.ORGANIZATION
     name: Name
-    limits: list[Name] = []
+    limits: list[Name] = Field(default_factory=list)
     """Limits that bind it beside those of products; the limit's scope says whose use is counted together."""
     rate_plan: Name | None = None
     """Plan of its requests where the product names none."""
@@ -84,7 +84,7 @@ class Team(Entity):
     scoped: ClassVar[bool] = True
     name: Name
     organization: Name
-    limits: list[Name] = []
+    limits: list[Name] = Field(default_factory=list)
 
 
 class Role(enum.StrEnum):
@@ -107,7 +107,7 @@ class Developer(Entity):
     organization: Name
     team: Name
     role: Role = Role.DEVELOPER
-    limits: list[Name] = []
+    limits: list[Name] = Field(default_factory=list)
     active: bool = True
     """False refuses all keys of the person's apps."""
 
@@ -119,9 +119,9 @@ class Group(Entity):
     scoped: ClassVar[bool] = True
     name: Name
     organization: Name
-    teams: list[Name] = []
-    users: list[UserName] = []
-    limits: list[Name] = []
+    teams: list[Name] = Field(default_factory=list)
+    users: list[UserName] = Field(default_factory=list)
+    limits: list[Name] = Field(default_factory=list)
 
 
 class Approval(enum.StrEnum):
@@ -148,7 +148,7 @@ class App(Entity):
     organization: Name
     team: Name
     developer: UserName
-    products: list[Subscription] = []
+    products: list[Subscription] = Field(default_factory=list)
     """Products in the order in which they are looked through: the first that has the model and operation serves."""
     oauth_client_id: str | None = None
     """Tokens whose client claim equals this are requests of this app."""
@@ -166,7 +166,7 @@ class PolicyUse(ConfigModel):
     """`shadow`: evaluated and recorded, without effect. `off`: taken out of the chain that it would be part of."""
     when: str | None = None
     """CEL condition over the request; the policy is passed over where it is false. Default always."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     """What the policy's own settings model reads."""
 
 
@@ -178,18 +178,18 @@ class Product(Entity):
     description: str = ""
     models: list[str] = Field(min_length=1)
     """Models and adapters, by the names that clients use; `*` is every model."""
-    operations: list[str] = []
+    operations: list[str] = Field(default_factory=list)
     """Paths, for example `/v1/chat/completions`. Default every inference operation."""
-    limits: list[Name] = []
+    limits: list[Name] = Field(default_factory=list)
     rate_plan: Name | None = None
     approval: Literal["auto", "manual"] = "auto"
     """Whether a developer's own subscription is approved at once."""
     public: bool = True
     """Whether the portal shows it to every developer."""
-    max_output_tokens: int | None = Field(None, ge=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
     """Reserved, and asked of the model, where a request sets no `max_tokens`; a larger `max_tokens` is refused."""
-    policies: list[PolicyUse] = []
-    """Changes to the chain of all products: a policy named here replaces the one of that name, or joins at its place."""
+    policies: list[PolicyUse] = Field(default_factory=list)
+    """Changes to the chain of all products: a policy replaces the one of its name, or joins at its place."""
 
 
 class Scope(enum.StrEnum):
@@ -227,7 +227,7 @@ class Limit(Entity):
     """None for `concurrent` only."""
     rolling: bool = False
     """False: windows of the calendar, in UTC. True: the last minute, hour, day or 30 days."""
-    models: list[str] = []
+    models: list[str] = Field(default_factory=list)
     """Models that count. Default all."""
     mode: Literal["enforce", "shadow"] = "enforce"
 
@@ -241,11 +241,11 @@ class Limit(Entity):
 class Prices(ConfigModel):
     """Prices in millionths of a US dollar per million tokens (so dollars per million tokens, times a million)."""
 
-    prompt: int = Field(0, ge=0)
-    cached: int | None = Field(None, ge=0)
+    prompt: int = Field(default=0, ge=0)
+    cached: int | None = Field(default=None, ge=0)
     """Prompt tokens that the replica had cached. Default as `prompt`."""
-    completion: int = Field(0, ge=0)
-    reasoning: int | None = Field(None, ge=0)
+    completion: int = Field(default=0, ge=0)
+    reasoning: int | None = Field(default=None, ge=0)
     """Completion tokens spent on reasoning. Default as `completion`."""
 
 
@@ -254,14 +254,14 @@ class RatePlan(Entity):
 
     kind: ClassVar[Kind] = Kind.RATE_PLAN
     name: Name
-    per_request: int = Field(0, ge=0)
+    per_request: int = Field(default=0, ge=0)
     """Millionths of a US dollar for each answered request."""
-    monthly_fee: int = Field(0, ge=0)
+    monthly_fee: int = Field(default=0, ge=0)
     """Millionths of a US dollar per app and month that it is subscribed in."""
-    free_tokens: int = Field(0, ge=0)
+    free_tokens: int = Field(default=0, ge=0)
     """Tokens per organization and calendar month (UTC) that cost nothing."""
     prices: Prices = Prices()
-    models: dict[str, Prices] = {}
+    models: dict[str, Prices] = Field(default_factory=dict)
     """Prices of single models, in place of `prices`."""
 
 
@@ -270,10 +270,10 @@ class TemplateRule(Entity):
 
     kind: ClassVar[Kind] = Kind.TEMPLATE_RULE
     name: Name
-    required: list[str] = []
+    required: list[str] = Field(default_factory=list)
     allowed: list[str] | None = None
     """Default all that are not denied."""
-    denied: list[str] = []
+    denied: list[str] = Field(default_factory=list)
 
 
 class KeyValueMap(Entity):
@@ -281,7 +281,7 @@ class KeyValueMap(Entity):
 
     kind: ClassVar[Kind] = Kind.KEY_VALUE_MAP
     name: Name
-    entries: dict[str, str] = {}
+    entries: dict[str, str] = Field(default_factory=dict)
     """Key -> sealed value (`kvm.seal`)."""
 
 

@@ -32,7 +32,7 @@ class SqliteStore(ConfigModel):
     path: str
     """The database file; its folder is made if it is missing."""
     synchronous: Literal["normal", "full"] = "normal"
-    """`normal`: a killed process loses nothing, a machine that loses power may lose the last moments. `full`: neither."""
+    """`normal`: a killed process loses nothing, a machine without power perhaps the last moments. `full`: neither."""
 
 
 class ValkeyStore(ConfigModel):
@@ -52,8 +52,8 @@ class ExportTarget(ConfigModel):
     url: str
     """`s3://bucket/prefix`, `gs://bucket/prefix` or `file:///folder`."""
     format: Literal["jsonl", "parquet"] = "jsonl"
-    interval_seconds: int = Field(300, ge=1, le=86_400)
-    max_records: int = Field(50_000, ge=1, le=1_000_000)
+    interval_seconds: int = Field(default=300, ge=1, le=86_400)
+    max_records: int = Field(default=50_000, ge=1, le=1_000_000)
     """Records per object."""
     endpoint: str | None = None
     """Another server than the cloud's, e.g. `http://127.0.0.1:9000`."""
@@ -63,7 +63,7 @@ class ExportTarget(ConfigModel):
 class Ledger(ConfigModel):
     """The usage ledger."""
 
-    retention_days: int = Field(90, ge=1, le=MAX_LEDGER_DAYS)
+    retention_days: int = Field(default=90, ge=1, le=MAX_LEDGER_DAYS)
     """Older records are dropped, but never before they were exported where there is an export."""
     export: ExportTarget | None = None
 
@@ -84,7 +84,7 @@ class Tracing(ConfigModel):
 
     endpoint: str
     """OTLP over HTTP, e.g. `http://collector:4318/v1/traces`."""
-    sample_ratio: float = Field(0.1, ge=0, le=1)
+    sample_ratio: float = Field(default=0.1, ge=0, le=1)
 
 
 class Recording(ConfigModel):
@@ -92,35 +92,35 @@ class Recording(ConfigModel):
 
     path: str
     """A JSON lines file."""
-    sample_ratio: float = Field(0.01, ge=0, le=1)
+    sample_ratio: float = Field(default=0.01, ge=0, le=1)
     bodies: bool = False
     """Whether bodies are kept. Without them only policies that do without can be replayed."""
-    max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    max_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
 
 
 class Settings(ConfigModel):
     """See docs/api-management.md."""
 
     store: Annotated[SqliteStore | ValkeyStore, Field(discriminator="kind")]
-    organizations: list[Organization] = []
-    teams: list[Team] = []
-    developers: list[Developer] = []
-    groups: list[Group] = []
-    apps: list[App] = []
-    products: list[Product] = []
-    limits: list[Limit] = []
-    rate_plans: list[RatePlan] = []
-    template_rules: list[TemplateRule] = []
-    key_value_maps: list[KeyValueMap] = []
+    organizations: list[Organization] = Field(default_factory=list)
+    teams: list[Team] = Field(default_factory=list)
+    developers: list[Developer] = Field(default_factory=list)
+    groups: list[Group] = Field(default_factory=list)
+    apps: list[App] = Field(default_factory=list)
+    products: list[Product] = Field(default_factory=list)
+    limits: list[Limit] = Field(default_factory=list)
+    rate_plans: list[RatePlan] = Field(default_factory=list)
+    template_rules: list[TemplateRule] = Field(default_factory=list)
+    key_value_maps: list[KeyValueMap] = Field(default_factory=list)
     """Maps that exist; their values are set over the admin API, never in this file."""
-    policies: list[PolicyUse] = []
+    policies: list[PolicyUse] = Field(default_factory=list)
     """The chain for all products, in order. Empty: `pipeline.DEFAULT_CHAIN`."""
     ledger: Ledger = Ledger()
     portal: Portal = Portal()
     tracing: Tracing | None = None
     recording: Recording | None = None
-    max_body_bytes: int = Field(MAX_BODY_BYTES, ge=1024, le=64 * 1024 * 1024)
-    lease_seconds: int = Field(30, ge=5, le=600)
+    max_body_bytes: int = Field(default=MAX_BODY_BYTES, ge=1024, le=64 * 1024 * 1024)
+    lease_seconds: int = Field(default=30, ge=5, le=600)
     """How long a reservation outlives a process that died."""
 
     @model_validator(mode="after")

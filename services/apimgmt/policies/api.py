@@ -53,15 +53,15 @@ class Policy(abc.ABC, Generic[S]):
         """Prepare; raise ValueError (path: text) for settings that cannot work. Must not wait."""
         self.settings, self.tools = settings, tools
 
-    async def start(self) -> None:  # noqa: B027 - optional
+    async def start(self) -> None:
         """Begin background work, e.g. fetch key sets. Called once, before the first `check`."""
 
-    async def stop(self) -> None:  # noqa: B027 - optional
+    async def stop(self) -> None:
         """End it."""
 
     @abc.abstractmethod
     def check(self, call: Call) -> Answer:
         """Look at the request."""
 
-    def on_done(self, call: Call, outcome: Outcome) -> None:  # noqa: B027 - optional
+    def on_done(self, call: Call, outcome: Outcome) -> None:
         """The exchange is over; `call.response` holds the answer if it was asked for and is complete."""

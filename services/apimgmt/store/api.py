@@ -93,7 +93,7 @@ class Feed:
 class Charge:
     """An amount against one window of one counter: granted if the sum over `slots` slots stays within `ceiling`.
 
-    A calendar window is one slot (`slot` its number). A rolling window is the sum of `slots` slots that end with `slot`.
+    A calendar window is one slot (`slot` its number), a rolling window the sum of `slots` slots that end with `slot`.
     """
 
     counter: str
@@ -110,7 +110,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """An amount against a smoothed rate (generic cell rate algorithm, ITU-T I.371): a leaky bucket as one time stamp."""
+    """An amount against a smoothed rate (generic cell rate algorithm, ITU-T I.371): one time stamp per counter."""
 
     counter: str
     interval_us: float
@@ -134,7 +134,7 @@ class Reservation:
     charges: Sequence[Charge]
     paces: Sequence[Pace]
     record: bytes
-    """Ledger record (JSON) that is written with outcome `lost` if the owner's lease ends first: what is known by now, with
+    """Ledger record (JSON) that is written as it is if the owner's lease ends first: outcome `lost`, what is known by now,
     the estimated prompt as use."""
     lost: Sequence[int]
     """What is charged then, in the order of `charges`."""
@@ -155,7 +155,7 @@ class Grant:
 
 @dataclass(slots=True)
 class Settlement:
-    """The end of a request. Without a reservation (refused before) `charges` is empty and only the record is written."""
+    """The end of a request. Without a reservation `charges` is empty, and only the record is written."""
 
     id: str
     organization: str
@@ -294,7 +294,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def sweep(self, now: int) -> int:
-        """Settle reservations whose owner's lease ended as `lost`; drop slots that expired. Return how many were lost."""
+        """Settle as `lost` what an ended lease held; drop slots that expired. Return how many were lost."""
 
     # reading
 
