@@ -134,8 +134,8 @@ class Reservation:
     charges: Sequence[Charge]
     paces: Sequence[Pace]
     record: bytes
-    """Ledger record (JSON) that is written as it is if the owner's lease ends first: outcome `lost`, what is known by now,
-    the estimated prompt as use."""
+    """Ledger record (JSON) that is written as it is if the owner's lease ends first: outcome `lost`, the estimated
+    prompt as use."""
     lost: Sequence[int]
     """What is charged then, in the order of `charges`."""
 
