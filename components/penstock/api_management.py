@@ -11,6 +11,18 @@ from .apigee_settings import ApigeeSettings
 from .callout_workload import CalloutWorkload
 from .errors import raise_if
 from .guardrails import GuardrailsArgs
+from .management_settings import (
+    DeveloperPortal,
+    ManagedApp,
+    ManagedDeveloper,
+    ManagedGroup,
+    ManagedOrganization,
+    ManagedTeam,
+    ManagementAdmin,
+    PolicyUse,
+    RatePlan,
+    UsageLedger,
+)
 from .manifests import api_management as manifests
 from .replica_set import SecretKey
 
@@ -21,7 +33,7 @@ class UsageLimit(TypedDict):
     name: str
     """Its name, a DNS label; errors name it."""
     scope: str
-    """Whose use is counted together: `organization`, `team`, `user`, `key` or `model`."""
+    """Whose use is counted together: `organization`, `group`, `team`, `user`, `key`, or `model` of an organization."""
     kind: str
     """`requests`, `tokens`, `concurrent` (requests at once) or `cost` (millionths of a US dollar)."""
     amount: int
@@ -30,6 +42,10 @@ class UsageLimit(TypedDict):
     """`minute`, `hour`, `day` or `month`; all kinds but `concurrent` have one."""
     models: NotRequired[list[str]]
     """Models that count. Default all."""
+    rolling: NotRequired[bool]
+    """Whether the window is the time just past, rather than one of the calendar (UTC). Default false. Bundled only."""
+    mode: NotRequired[str]
+    """`enforce` or `shadow`, which counts but never refuses. Default `enforce`. Bundled only."""
 
 
 class ApiProduct(TypedDict):
@@ -47,6 +63,16 @@ class ApiProduct(TypedDict):
     """Name that developers see. Default the name."""
     approval: NotRequired[str]
     """`auto` or `manual` approval of new keys. Default `auto`."""
+    description: NotRequired[str]
+    """What developers read about it. Bundled only, as all that follows."""
+    public: NotRequired[bool]
+    """Whether the portal shows it to every developer. Default true."""
+    rate_plan: NotRequired[str]
+    """What its use costs, one of `rate_plans`. Default the organization's plan."""
+    max_output_tokens: NotRequired[int]
+    """Cap of an answer: reserved where a request names no `max_tokens`. Default none."""
+    policies: NotRequired[list[PolicyUse]]
+    """Changes to the chain of all products: a policy replaces the one of its name, or joins at its place."""
 
 
 class TemplateRule(TypedDict):
@@ -122,6 +148,29 @@ class ApiManagementArgs(TypedDict):
     """Whether requests go on unchecked when the callout cannot be asked. Default false."""
     timeout_ms: NotRequired[int]
     """Milliseconds per message, 10 to 10,000. Default 1,000."""
+    policies: NotRequired[list[PolicyUse]]
+    """The chain of all products, in order; mode `bundled`, as are the next ones. Default: credentials, access,
+    validation and limits."""
+    organizations: NotRequired[list[ManagedOrganization]]
+    """Organizations. Others can be made over the admin API, as can teams, developers, groups and apps."""
+    teams: NotRequired[list[ManagedTeam]]
+    """Teams."""
+    developers: NotRequired[list[ManagedDeveloper]]
+    """People."""
+    groups: NotRequired[list[ManagedGroup]]
+    """Shared budgets."""
+    apps: NotRequired[list[ManagedApp]]
+    """Apps, which hold keys."""
+    rate_plans: NotRequired[list[RatePlan]]
+    """What use costs."""
+    key_value_maps: NotRequired[list[str]]
+    """Names of maps whose values policies' settings may refer to; values are set over the admin API."""
+    ledger: NotRequired[UsageLedger]
+    """The usage ledger."""
+    portal: NotRequired[DeveloperPortal]
+    """The developer portal."""
+    admin: NotRequired[ManagementAdmin]
+    """Admin API and portal's port."""
     store: NotRequired[ManagementStore]
     """Where mode `bundled` keeps its state. Default SQLite."""
     pepper_secret: NotRequired[SecretKey]

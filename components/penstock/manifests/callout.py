@@ -39,8 +39,9 @@ class Callout:
 
     `config` maps file names in `CONFIG_DIR` to their text; `flags` are put behind the common ones; `image` may be a
     Pulumi output; `cpu` and `memory` are quantities; `env`, `volumes` and `mounts` come on top of what every callout
-    has; `await_s` is how long Pulumi awaits the rollout (None: 10 min); `api_access` mounts the ServiceAccount's token,
-    for a callout that reads the Kubernetes API; `monitoring` asks for a PodMonitoring.
+    has, as do `extra_ports` (name, number, whether the Service has it); `await_s` is how long Pulumi awaits the rollout
+    (None: 10 min); `api_access` mounts the ServiceAccount's token, for a callout that reads the Kubernetes API;
+    `monitoring` asks for a PodMonitoring.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Callout:
     env: tuple[Manifest, ...] = ()
     volumes: tuple[Manifest, ...] = ()
     mounts: tuple[Manifest, ...] = ()
+    extra_ports: tuple[tuple[str, int, bool], ...] = ()
     await_s: int | None = None
     monitoring: bool = False
     api_access: bool = False
@@ -103,7 +105,12 @@ def service(callout: Callout) -> Manifest:
                 "targetPort": callout.grpc_port,
                 "protocol": "TCP",
                 "appProtocol": "HTTP2",
-            }
+            },
+            *(
+                {"name": name, "port": port, "targetPort": port, "protocol": "TCP", "appProtocol": "HTTPS"}
+                for name, port, served in callout.extra_ports
+                if served
+            ),
         ],
     }
     return manifest("v1", "Service", callout.name, callout.namespace, callout.labels, spec=spec)
@@ -170,6 +177,7 @@ def _container(callout: Callout) -> Manifest:
         mounts.append({"name": "tls", "mountPath": TLS_DIR, "readOnly": True})
     mounts += callout.mounts
     ports = {"grpc": callout.grpc_port, "health": callout.health_port, "metrics": callout.metrics_port}
+    ports |= {name: port for name, port, _ in callout.extra_ports}
     return {
         "name": callout.module,
         "image": callout.image,
