@@ -96,10 +96,15 @@ def parse_config(text: str, model: type[M], source: str = "config") -> M:
     try:
         parsed = model.model_validate({} if data is None else data)
     except ValidationError as error:
-        problems += [_problem(model, dict(detail)) for detail in error.errors(include_url=False)]
+        problems += problems_of(model, error)
     if problems:
         raise ConfigError(source, problems)
     return parsed
+
+
+def problems_of(model: type[BaseModel], error: ValidationError) -> list[Problem]:
+    """Return what kept data from becoming a `model`."""
+    return [_problem(model, dict(detail)) for detail in error.errors(include_url=False)]
 
 
 def _read_yaml(text: str, repeated: list[Problem]) -> object:

@@ -106,6 +106,11 @@ class Certificates:
             raise TlsError("--tls-mode files: give --tls-dir, the folder with tls.crt and tls.key")
         return cls(lambda: from_files(folder), folder)
 
+    @property
+    def pair(self) -> tuple[bytes, bytes]:
+        """Key and certificate in use, PEM."""
+        return self._pair
+
     def credentials(self) -> grpc.ServerCredentials:
         """Return gRPC credentials that ask for the certificate at each handshake."""
         current: tuple[bytes, bytes] | None = None
