@@ -63,5 +63,8 @@ class Policy(abc.ABC, Generic[S]):
     def check(self, call: Call) -> Answer:
         """Look at the request."""
 
+    def on_response(self, call: Call) -> None:
+        """The answer's headers are here (`call.exchange.response_headers`); `call.headers` may still be changed."""
+
     def on_done(self, call: Call, outcome: Outcome) -> None:
         """The exchange is over; `call.response` holds the answer if it was asked for and is complete."""
