@@ -1,6 +1,6 @@
 """What of a Gateway's chain cannot run on this machine: requests pass it by, and the plan's first warnings say so.
 
-Google's own services and Apigee are not here; a workload may ask for a service that this version does not have.
+Google's own services are not here, and a workload may ask for a service that this version does not have.
 """
 
 import importlib.util
@@ -11,8 +11,8 @@ from cli.local.model import Unrealized
 from cli.local.objects import WORKLOADS, Object, Objects
 
 TRAFFIC = "GCPTrafficExtension"
-_APIGEE = "ApigeeBackendService"
-_OPTIONAL = ("services.apimgmt", "services.guardrails")
+GUARDRAILS_FLAG = "--guardrails-file="
+_OPTIONAL = ("services.guardrails",)
 """Services that components declare and a version may lack; any other unknown module is a mistake and ends the start."""
 
 
@@ -23,8 +23,6 @@ def bypassed(objects: Objects, namespace: str, entry: Mapping[str, Any]) -> str 
         return f"{service} is not on this machine: requests and answers pass it by, unscreened"
     ref = entry.get("backendRef") or {}
     kind, name = ref.get("kind", "Service"), ref.get("name", "")
-    if kind == _APIGEE:
-        return f"{kind} {name} is not on this machine: requests and answers pass it by, unchecked"
     declared = objects.get("Service", namespace, name) if kind == "Service" else None
     selector = (declared.spec.get("selector") or {}) if declared else {}
     modules = [absent_module(workload) for workload in objects.workloads(namespace, selector)]
@@ -39,7 +37,7 @@ def absent_module(workload: Object) -> str | None:
     command = [str(word) for word in containers[0].get("command") or []]
     if len(command) < 3 or command[1] != "-m" or command[2] not in _OPTIONAL:
         return None
-    return None if importlib.util.find_spec(command[2]) else command[2]
+    return command[2] if absent(command[2]) else None
 
 
 def bypasses(objects: Objects) -> Iterator[Unrealized]:
@@ -55,3 +53,21 @@ def bypasses(objects: Objects) -> Iterator[Unrealized]:
             module = absent_module(workload)
             if module:
                 yield Unrealized(kind, f"`{module}` is not part of this version: not run", (workload.name,))
+            if _has_flag(workload, GUARDRAILS_FLAG) and absent(_OPTIONAL[0]):
+                reason = f"`{_OPTIONAL[0]}` is not part of this version: prompts and answers pass unscreened"
+                yield Unrealized(f"guardrails of {workload.name}", reason, (workload.name,), passed_by=True)
+
+
+def absent(module: str) -> bool:
+    """Return whether this version lacks a service."""
+    return importlib.util.find_spec(module) is None
+
+
+def _has_flag(workload: Object, flag: str) -> bool:
+    containers = (workload.pod_template.get("spec") or {}).get("containers") or [{}]
+    return any(str(argument).startswith(flag) for argument in containers[0].get("args") or [])
+
+
+def without_absent(argv: list[str]) -> list[str]:
+    """Return a command without flags that name a service this version lacks; `bypasses` says that it does."""
+    return [argument for argument in argv if not (argument.startswith(GUARDRAILS_FLAG) and absent(_OPTIONAL[0]))]

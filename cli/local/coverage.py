@@ -25,7 +25,12 @@ _KINDS_WITHOUT_EFFECT = {
     "RoleBinding": "no process calls the Kubernetes API",
     "ClusterRole": "no process calls the Kubernetes API",
     "ClusterRoleBinding": "no process calls the Kubernetes API",
-    "Secret": "a variable from a Secret takes the value of the caller's variable of the same name",
+    "Secret": "a variable from a Secret takes the caller's variable of that name; of callouts, else a value made here",
+    "PersistentVolumeClaim": "a folder in the environment's folder, which outlives the run",
+    "ApigeeBackendService": "Penstock's API management stands in for it",
+    "APIProduct": "a product of the API management that stands in",
+    "APIOperationSet": "operations and quota of the API management that stands in",
+    "StatefulSet": "a server of this machine, or a file, stands in for it",
     "ResourceClaimTemplate": "there are no devices to claim",
     "TriggerAuthentication": "replica counts are fixed; use --replicas",
     "FQDNNetworkPolicy": "everything listens on 127.0.0.1 only",
@@ -63,6 +68,7 @@ _TEMPLATE = (
     _POD + "volumes[].name",
     _POD + "volumes[].configMap",
     _POD + "volumes[].emptyDir",
+    _POD + "volumes[].persistentVolumeClaim",
 )
 _REALIZED: dict[str, tuple[str, ...]] = {
     "ConfigMap": ("data",),
@@ -103,7 +109,7 @@ _REALIZED: dict[str, tuple[str, ...]] = {
 }
 
 _REASONS = (
-    ("secretKeyRef", "the caller's variable of the same name is used"),
+    ("secretKeyRef", "the caller's variable of that name is used; of callouts, else a value made here"),
     ("resources", "no CPU, memory or GPU limits are enforced"),
     ("securityContext", "processes run as the calling user"),
     ("serviceAccountName", "processes run as the calling user"),
@@ -126,7 +132,7 @@ _REASONS = (
     ("startupPolicy", "there are no workers to wait for"),
     ("rolloutStrategy", "nothing is rolled out"),
     ("resourceClaims", "there are no devices to claim"),
-    ("volumes", "only ConfigMap and emptyDir volumes are mounted"),
+    ("volumes", "only ConfigMap, emptyDir and claimed volumes are mounted"),
     ("strategy", "nothing is rolled out"),
     ("tls", "the listener is served in clear text on 127.0.0.1"),
     ("addresses", "the listener is on 127.0.0.1"),

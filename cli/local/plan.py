@@ -12,11 +12,15 @@ from cli.local.bypass import absent_module
 from cli.local.coverage import unrealized
 from cli.local.engines import ENGINES
 from cli.local.gateway import TrafficBuilder, pool_replicas
+from cli.local.management import localized
 from cli.local.model import LOOPBACK, Piece, Plan, PlanError
 from cli.local.objects import WORKLOADS, Object, Objects
 from cli.local.pods import Workshop, pieces_of
 from cli.local.ports import PortAllocator
+from cli.local.secrets import LocalSecrets
 
+SECRETS = "secrets.json"
+"""File of made-up Secrets in an environment's folder."""
 _SOURCE_FLAG = "--replicas="
 
 
@@ -34,9 +38,13 @@ class Options:
 
 def make_plan(graph: Graph, options: Options, ports: PortAllocator, environ: Mapping[str, str]) -> Plan:
     """Return the plan for `graph`. Raises `PlanError` with every problem found."""
-    objects = Objects.of_graph(graph)
+    declared = Objects.of_graph(graph)
+    secrets = LocalSecrets(options.state_dir / SECRETS)
+    local = localized(declared, options.state_dir, ports, secrets, environ.get("PATH"))
+    objects = local.objects
     shop = Workshop(
         objects=objects,
+        secrets=secrets,
         root=options.root,
         state_dir=options.state_dir,
         python=options.python,
@@ -56,14 +64,14 @@ def make_plan(graph: Graph, options: Options, ports: PortAllocator, environ: Map
         raise PlanError(problems or error.problems) from error
     if problems:
         raise PlanError(problems)
-    pieces = [_with_objectives(shop, _with_replicas(shop, pieces, piece)) for piece in pieces]
+    pieces = [_with_objectives(shop, _with_replicas(shop, pieces, piece)) for piece in (*local.pieces, *pieces)]
     return Plan(
         environment=graph.environment,
         pieces=tuple(pieces),
         traffic=traffic,
-        files=dict(shop.files),
+        files={**shop.files, **local.files},
         folders=tuple(shop.folders),
-        warnings=unrealized(graph, objects),
+        warnings=(*unrealized(graph, declared), *local.notes),
         admin_port=admin_port,
     )
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cli.local.bypass import without_absent
 from cli.local.engines import Engine, is_model_server, model_names
 from cli.local.model import LOOPBACK, Check, Kind, Piece, PlanError
 from cli.local.objects import ROLE_LABEL, Object, Objects
 from cli.local.ports import PortAllocator
+from cli.local.secrets import LocalSecrets
 from cli.local.stand_in import alone, group_variables, is_upstream_picker, picker_command
 
 _PORT_FLAG = re.compile(r"--(?:[a-z0-9-]+-)?port")
@@ -23,7 +25,8 @@ _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 """What a process gets of the caller's environment: nothing that could be a credential."""
 
-_SOURCES_OF_FILES = ("configMap", "emptyDir")
+_CLAIM = "persistentVolumeClaim"
+_SOURCES_OF_FILES = ("configMap", "emptyDir", _CLAIM)
 
 
 @dataclass(kw_only=True)
@@ -37,6 +40,7 @@ class Workshop:
     python: str
     engine: Engine
     ports: PortAllocator
+    secrets: LocalSecrets
     replicas: int | None = None
     """Overrides the replica count of model replica sets."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -77,13 +81,13 @@ def _argv(container: Mapping[str, Any]) -> list[str]:
 
 def _piece(shop: Workshop, workload: Object, container: Mapping[str, Any], kind: Kind, name: str) -> Piece:
     mounts = _mounts(shop, workload, container, name)
-    env = _environment(shop, workload, container, name, mounts)
+    env = _environment(shop, workload, container, kind, name, mounts)
     env = {**group_variables(workload), **env}
     argv = [_relocate(_expand(arg, env), mounts) for arg in _argv(container)]
     argv, env = alone(workload, argv, env)
     processes = int(flag_value(argv, "--processes") or 1)
     ports = {port: shop.ports.take(processes) for port in _container_ports(container)}
-    argv = _localize_ports(argv, ports)
+    argv = without_absent(_localize_ports(argv, ports))
     models: tuple[str, ...] = ()
     stands_in = kind == "picker" and is_upstream_picker(argv)
     if stands_in:
@@ -128,9 +132,12 @@ def _container_ports(container: Mapping[str, Any]) -> list[int]:
 
 
 def _environment(
-    shop: Workshop, workload: Object, container: Mapping[str, Any], name: str, mounts: Mapping[str, Path]
+    shop: Workshop, workload: Object, container: Mapping[str, Any], kind: Kind, name: str, mounts: Mapping[str, Path]
 ) -> dict[str, str]:
-    """Return the declared environment. What comes from a Secret is taken from the caller's variable of that name."""
+    """Return the declared environment.
+
+    What comes from a Secret is the caller's variable of that name; else, of a callout, a value made here.
+    """
     fields = {
         "status.podIP": LOOPBACK,
         "status.hostIP": LOOPBACK,
@@ -149,11 +156,18 @@ def _environment(
                 source["configMapKeyRef"]["key"], ""
             )
         elif source:
-            if entry["name"] not in shop.environ:
+            made = _made(shop, source, kind)
+            if entry["name"] not in shop.environ and made is None:
                 continue
-            value = shop.environ[entry["name"]]
+            value = shop.environ.get(entry["name"], made)
         env[entry["name"]] = _relocate(_expand(str(value), env), mounts)
     return env
+
+
+def _made(shop: Workshop, source: Mapping[str, Any], kind: Kind) -> str | None:
+    """Return a value for a Secret of a callout; those of replicas open doors elsewhere, and cannot be made up."""
+    reference = source.get("secretKeyRef")
+    return shop.secrets.get(reference["name"], reference["key"]) if reference and kind == "callout" else None
 
 
 def _expand(text: str, env: Mapping[str, str]) -> str:
@@ -183,6 +197,8 @@ def _mounts(shop: Workshop, workload: Object, container: Mapping[str, Any], name
         if not any(source in volume for source in _SOURCES_OF_FILES):
             continue
         folder = shop.state_dir / "mounts" / name / mount["name"]
+        if _CLAIM in volume:  # outlives the run, and is shared by all pods that claim it
+            folder = shop.state_dir / "volumes" / volume[_CLAIM]["claimName"]
         if folder not in shop.folders:
             shop.folders.append(folder)
         if "configMap" in volume:

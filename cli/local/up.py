@@ -22,6 +22,7 @@ from cli.local.model import Check, Piece, Plan, PlanError
 from cli.local.plan import Options, make_plan
 from cli.local.ports import PortAllocator, is_free
 from cli.local.process import identity
+from cli.local.secrets import write_private
 from cli.local.state import StateDir, wait_for
 from cli.local.supervisor import GRACE_S, StartError, Supervisor
 
@@ -90,8 +91,7 @@ def write_plan(plan: Plan, state_dir: StateDir) -> Piece:
     for folder in plan.folders:
         folder.mkdir(parents=True, exist_ok=True)
     for path, text in plan.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        write_private(path, text)
     try:
         config = bootstrap(plan, state_dir.access_log)
     except PlanError as error:

@@ -5,7 +5,6 @@ from typing import Any
 
 import penstock
 import pulumi
-from penstock.manifests import api_management as management
 from penstock.manifests import guardrails as screening
 
 from infra.parts.platform import Platform
@@ -107,9 +106,7 @@ def _outside(plan: Plan, published: penstock.ServicePublication | None) -> dict[
 def _warn(plan: Plan) -> None:
     """Say which pods would not start: what is declared stays in the inventory, but nobody shall be surprised."""
     text = "the image of Penstock's services does not hold `{}` yet: its pods will not start"
-    if plan.api_management and plan.api_management.args["mode"] == management.BUNDLED:
-        pulumi.log.warn(text.format("services.apimgmt"))
-    if plan.guardrails and screening.has_workload(plan.guardrails.args):  # type: ignore[arg-type]
+    if plan.guardrails and screening.has_engine(plan.guardrails.args):  # type: ignore[arg-type]
         pulumi.log.warn(text.format("services.guardrails"))
     images = {plan.body_router.args["image"], *(planned.args["image"] for planned in plan.replica_sets)}
     for image in sorted(str(image) for image in images):

@@ -9,6 +9,7 @@ from penstock import ConfigError, pool_name, pool_object_names, slug
 from penstock.errors import did_you_mean
 from penstock.manifests import api_management as management
 from penstock.manifests import guardrails as screening
+from penstock.manifests.management_config import ANY_MODEL
 
 from infra.plan import hardware
 from infra.plan.common import is_upstream
@@ -142,7 +143,7 @@ def _model_reference_problems(settings: Settings) -> Iterator[ConfigError]:
     places += [(f"guardrails.templates[{at}]", item) for at, item in enumerate(templates)]
     for path, item in places:
         for at, model in enumerate(item.get("models", [])):
-            if model not in known:
+            if model not in known and not (model == ANY_MODEL and path.startswith("apiManagement.products")):
                 yield ConfigError(f"{path}.models[{at}]", model, "a model or adapter", did_you_mean(model, known))
 
 
