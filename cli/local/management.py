@@ -21,8 +21,11 @@ from cli.local.secrets import LocalSecrets
 MODULE = "services.apimgmt"
 GUARDRAILS = "services.guardrails"
 
+ADMIN_PORT = 9010
+ADMIN_TOKEN = "PENSTOCK_ADMIN_TOKEN"  # noqa: S105 - a variable's name
+
 _NAME = "api-management"
-_PORTS = {"grpc": 9006, "health": 9007, "metrics": 9090, "admin": 9010}
+_PORTS = {"grpc": 9006, "health": 9007, "metrics": 9090, "admin": ADMIN_PORT}
 """As the component `ApiManagement` declares them."""
 _DATA, _CONFIG = "/var/lib/penstock", "/etc/penstock/config"
 _SERVERS = ("valkey-server", "redis-server")
@@ -170,7 +173,7 @@ def _stand_in(objects: Objects, backend: Object) -> Iterator[dict[str, Any]]:
 
 def _stand_in_container() -> dict[str, Any]:
     flags = [f"--{name}-port={port}" for name, port in _PORTS.items()]
-    secret = {"PENSTOCK_KEY_PEPPER": "pepper", "PENSTOCK_ADMIN_TOKEN": "admin-token"}
+    secret = {"PENSTOCK_KEY_PEPPER": "pepper", ADMIN_TOKEN: "admin-token"}
     return {
         "name": _NAME,
         "command": ["python", "-m", MODULE],

@@ -13,16 +13,18 @@ def summary(state: Mapping[str, Any], *, detached: bool = False) -> str:
     endpoint, models = state["endpoint"], state["models"]
     model = models[0] if models else "MODEL"
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Say hello."}]})
+    key, portal = state.get("api_key"), state.get("admin_url")
+    header = f" \\\n    -H 'authorization: Bearer {key}'" if key else ""
     stop = f"penstock local down --env {state['environment']}" if detached else "Ctrl-C"
     return f"""
 Serving `{state["environment"]}` at {endpoint}
 Models: {", ".join(models) or "none"}
-
-  curl {endpoint}/chat/completions -H 'content-type: application/json' \\
+{_management(portal)}
+  curl {endpoint}/chat/completions -H 'content-type: application/json'{header} \\
     -d {shlex.quote(body)}
 
   from openai import OpenAI
-  client = OpenAI(base_url={json.dumps(endpoint)}, api_key="unused")
+  client = OpenAI(base_url={json.dumps(endpoint)}, api_key={json.dumps(key or "unused")})
   answer = client.chat.completions.create(
       model={json.dumps(model)}, messages=[{{"role": "user", "content": "Say hello."}}])
   print(answer.choices[0].message.content)
@@ -30,6 +32,10 @@ Models: {", ".join(models) or "none"}
 {not_realized_lines(state)}
 Stop with {stop}. Logs: penstock local logs [PIECE]
 """
+
+
+def _management(url: str | None) -> str:
+    return f"Developer portal and admin API: {url}  (penstock keys issue, penstock usage)\n" if url else ""
 
 
 def not_realized_lines(state: Mapping[str, Any]) -> str:

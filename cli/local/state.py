@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from cli.errors import UsageError
 from cli.local.process import identity, signal_group
+from cli.local.secrets import write_private
 
 BASE_VARIABLE = "PENSTOCK_STATE_DIR"
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -75,9 +76,7 @@ class StateDir:
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Replace the state atomically."""
-        draft = self._state.with_suffix(".new")
-        draft.write_text(json.dumps(state, indent=1))
-        draft.replace(self._state)
+        write_private(self._state, json.dumps(state, indent=1))
 
     def held(self, piece: str) -> bool:
         """Tell whether `piece` must stay down: a file of its name in `hold/` suspends restarts (for tests)."""

@@ -137,6 +137,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._failure: str | None = None
         self._phase = "starting"
+        self.access: dict[str, Any] = {"api_key": None, "admin_url": None}
+        """What opens the stack; known once API management is ready."""
 
     def fail(self, message: str) -> None:
         """Give up: the stack cannot start."""
@@ -151,6 +153,7 @@ class Supervisor:
             "phase": self._phase,
             "pid": os.getpid(),
             "admin": f"{LOOPBACK}:{self._plan.admin_port}",
+            **self.access,
             "models": list(self._plan.models),
             "not_realized": [asdict(item) for item in self._plan.warnings],
             "pieces": [runner.shown() for runner in self._runners],

@@ -16,9 +16,11 @@ import envoy  # type: ignore[import-untyped]
 
 from cli.errors import UsageError
 from cli.local import output
+from cli.local.development_key import DevelopmentKeyError, development_key
 from cli.local.engines import ENGINES
 from cli.local.envoy_config import bootstrap
-from cli.local.model import Check, Piece, Plan, PlanError
+from cli.local.management import ADMIN_PORT, ADMIN_TOKEN
+from cli.local.model import LOOPBACK, Check, Piece, Plan, PlanError
 from cli.local.plan import Options, make_plan
 from cli.local.ports import PortAllocator, is_free
 from cli.local.process import identity
@@ -130,6 +132,7 @@ def _serve(args: argparse.Namespace, plan: Plan, piece: Piece, state_dir: StateD
     )
 
     def ready() -> None:
+        supervisor.access = _access(plan, state_dir)
         state = supervisor.state()
         _say(output.summary(state, detached=bool(args.child)))
         if args.verbose:
@@ -142,6 +145,19 @@ def _serve(args: argparse.Namespace, plan: Plan, piece: Piece, state_dir: StateD
         return 1
     _say("stopped")
     return 0
+
+
+def _access(plan: Plan, state_dir: StateDir) -> dict[str, Any]:
+    """Return what opens the stack: nothing where there is no API management. Raises `StartError`."""
+    managed = next((piece for piece in plan.pieces if ADMIN_PORT in piece.ports), None)
+    if managed is None:
+        return {"api_key": None, "admin_url": None}
+    url = f"http://{LOOPBACK}:{managed.ports[ADMIN_PORT]}"
+    try:
+        key = development_key(url, managed.env[ADMIN_TOKEN], state_dir.path)
+    except (DevelopmentKeyError, OSError, KeyError, ValueError) as error:
+        raise StartError(f"no development key could be made: {error}; see {state_dir.logs}") from error
+    return {"api_key": key, "admin_url": url}
 
 
 def _services_home() -> Path:

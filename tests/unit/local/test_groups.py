@@ -84,7 +84,7 @@ def test_workers_are_said_not_to_be_simulated() -> None:
     assert "workers are not simulated" in worker
     assert "this kind is not realized" not in found.values()
     volumes = "LeaderWorkerSet spec.leaderWorkerTemplate.leaderTemplate.spec.volumes[].hostPath"
-    assert found[volumes] == "only ConfigMap and emptyDir volumes are mounted"
+    assert found[volumes] == "only ConfigMap, emptyDir and claimed volumes are mounted"
 
 
 @pytest.mark.parametrize(
