@@ -87,6 +87,18 @@ class Tracing(ConfigModel):
     sample_ratio: float = Field(default=0.1, ge=0, le=1)
 
 
+class Estimation(ConfigModel):
+    """How tokens are guessed before they are counted. See docs/usage.md."""
+
+    reserve: Literal["learned", "bytes"] = "learned"
+    """Tokens reserved for a prompt's text. `learned`: what 99 of 100 prompts of the model stayed below. `bytes`: one
+    per byte, which no text exceeds, so that no request is larger than its reservation."""
+    output_tokens: int = Field(default=1024, ge=1, le=1_000_000)
+    """Reserved for an answer where neither the request nor the product sets a maximum. Such an answer may be longer."""
+    media_tokens: int = Field(default=1500, ge=0, le=1_000_000)
+    """Reserved for each image, sound or other part that is no text."""
+
+
 class Recording(ConfigModel):
     """Requests kept for `penstock policy replay`."""
 
@@ -115,6 +127,7 @@ class Settings(ConfigModel):
     """Maps that exist; their values are set over the admin API, never in this file."""
     policies: list[PolicyUse] = Field(default_factory=list)
     """The chain for all products, in order. Empty: `pipeline.DEFAULT_CHAIN`."""
+    estimation: Estimation = Estimation()
     ledger: Ledger = Ledger()
     portal: Portal = Portal()
     tracing: Tracing | None = None
