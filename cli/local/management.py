@@ -35,6 +35,11 @@ _UNITS = {"minute": "minute", "hour": "hour", "day": "day", "month": "month"}
 """Apigee's `timeUnit` -> window of a limit."""
 
 
+def claim_folder(state_dir: Path, claim: str) -> Path:
+    """Return the folder of a claimed volume: it outlives the run, and is shared by all pods that claim it."""
+    return state_dir / "volumes" / claim
+
+
 @dataclass(frozen=True, slots=True)
 class Localized:
     """Objects to plan from, pieces beside them, and what is not as declared."""
@@ -69,9 +74,11 @@ def localized(
                 pieces.append(piece)
                 files.update(config)
             settings["store"] = _store(workload, pieces)
-            config_map["data"]["config.yaml"] = yaml.safe_dump(settings, sort_keys=False)
             stands = f"{Path(server).name} of this machine stands in for it" if server else "SQLite stands in for it"
             notes.append(Unrealized("the store of API management", stands, (workload["metadata"]["name"],)))
+        if settings["store"]["kind"] == "sqlite":
+            settings["store"]["path"] = str(_moved(settings["store"]["path"], workload, state_dir))
+        config_map["data"]["config.yaml"] = yaml.safe_dump(settings, sort_keys=False)
     return Localized(Objects(raws), tuple(pieces), files, tuple(notes))
 
 
@@ -95,7 +102,7 @@ def _server(
     executable: str, state_dir: Path, ports: PortAllocator, secrets: LocalSecrets
 ) -> tuple[Piece, dict[Path, str]]:
     """Return the piece that runs the server, and its configuration: the password is on no command line."""
-    port, folder = ports.take(), state_dir / "volumes" / _STORE
+    port, folder = ports.take(), claim_folder(state_dir, _STORE)
     file = state_dir / "mounts" / _STORE / "server.conf"
     lines = (
         f"bind {LOOPBACK}",
@@ -133,6 +140,16 @@ def _store(workload: Mapping[str, Any], servers: list[Piece]) -> dict[str, Any]:
     claim = {"name": "data", "persistentVolumeClaim": {"claimName": f"{_NAME}-data"}}
     pod["volumes"] = [*pod.get("volumes", []), claim]
     return {"kind": "sqlite", "path": f"{_DATA}/{_NAME}.db"}
+
+
+def _moved(path: str, workload: Mapping[str, Any], state_dir: Path) -> Path:
+    """Return where a file in a claimed volume is here: what stands in a file is not moved with the mounts."""
+    volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"].get("volumes") or []}
+    for mount in _container(workload).get("volumeMounts") or []:
+        claim = volumes.get(mount["name"], {}).get("persistentVolumeClaim")
+        if claim and path.startswith(mount["mountPath"] + "/"):
+            return claim_folder(state_dir, claim["claimName"]) / path[len(mount["mountPath"]) + 1 :]
+    return claim_folder(state_dir, _NAME) / Path(path).name
 
 
 def _redirected(raw: dict[str, Any], backend: Object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cli.local.bypass import without_absent
 from cli.local.engines import Engine, is_model_server, model_names
+from cli.local.management import claim_folder
 from cli.local.model import LOOPBACK, Check, Kind, Piece, PlanError
 from cli.local.objects import ROLE_LABEL, Object, Objects
 from cli.local.ports import PortAllocator
@@ -197,8 +198,8 @@ def _mounts(shop: Workshop, workload: Object, container: Mapping[str, Any], name
         if not any(source in volume for source in _SOURCES_OF_FILES):
             continue
         folder = shop.state_dir / "mounts" / name / mount["name"]
-        if _CLAIM in volume:  # outlives the run, and is shared by all pods that claim it
-            folder = shop.state_dir / "volumes" / volume[_CLAIM]["claimName"]
+        if _CLAIM in volume:
+            folder = claim_folder(shop.state_dir, volume[_CLAIM]["claimName"])
         if folder not in shop.folders:
             shop.folders.append(folder)
         if "configMap" in volume:

@@ -22,7 +22,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_every_model_and_adapter_answers(served: Stack) -> None:
-    client = OpenAI(base_url=served.endpoint, api_key="unused", max_retries=0, timeout=20)
+    client = OpenAI(base_url=served.endpoint, api_key=served.api_key, max_retries=0, timeout=20)
     assert served.state["models"]
     for model in served.state["models"]:
         messages: Any = [{"role": "user", "content": "Say hello."}]

@@ -24,7 +24,7 @@ LLAMA, GEMMA, ADAPTER = "llama-3.1-8b", "gemma-3-12b", "LoRA-1-gemma"
 
 @pytest.fixture
 def client(stack: Stack) -> OpenAI:  # noqa: F811
-    return OpenAI(base_url=stack.endpoint, api_key="unused", max_retries=0, timeout=20)
+    return OpenAI(base_url=stack.endpoint, api_key=stack.api_key, max_retries=0, timeout=20)
 
 
 def ask(client: OpenAI, model: str, **headers: str) -> Any:
@@ -36,9 +36,8 @@ def ask(client: OpenAI, model: str, **headers: str) -> Any:
 
 
 def post(stack: Stack, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:  # noqa: F811
-    request = urllib.request.Request(
-        f"{stack.endpoint}/chat/completions", body, {"content-type": "application/json", **headers}
-    )
+    usual = {"content-type": "application/json", "authorization": f"Bearer {stack.api_key}"}
+    request = urllib.request.Request(f"{stack.endpoint}/chat/completions", body, {**usual, **headers})
     try:
         with urllib.request.urlopen(request, timeout=20) as response:
             return response.status, json.loads(response.read())
@@ -74,7 +73,7 @@ def test_status_json(stack: Stack) -> None:  # noqa: F811
         host, _, port = piece["address"].partition(":")
         with socket.create_connection((host, int(port)), 5):
             kinds[piece["kind"]] = kinds.get(piece["kind"], 0) + 1
-    assert kinds == {"envoy": 1, "callout": 1, "picker": 3, "replica": 9}
+    assert kinds == {"envoy": 1, "callout": 2, "picker": 3, "replica": 9}
 
 
 def test_what_has_no_effect_is_named(stack: Stack) -> None:  # noqa: F811
@@ -162,7 +161,7 @@ def test_picker_down_under_fail_open_spreads_requests(tmp_path: Path) -> None:
         assert "FailOpen" in (root / "Pulumi.local.yaml").read_text()
         with running.down(picker):
             assert wait_for(lambda: running.unhealthy() != [], 20)
-            answers = [ask(OpenAI(base_url=running.endpoint, api_key="x", max_retries=0), GEMMA) for _ in range(4)]
+            answers = [ask(OpenAI(base_url=running.endpoint, api_key=running.api_key, max_retries=0), GEMMA) for _ in range(4)]
             assert {answer.headers["x-penstock-replica"] for answer in answers} == {
                 "gemma-3-12b-a-0",
                 "gemma-3-12b-a-1",
@@ -194,8 +193,9 @@ def test_up_in_the_foreground_one_replica_fixed_port_and_interrupt(tmp_path: Pat
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         state_file = tmp_path / "local" / "state.json"
         assert wait_for(lambda: state_file.exists() and json.loads(state_file.read_text())["phase"] == "ready", 40)
-        pieces = json.loads(state_file.read_text())["pieces"]
-        answer = ask(OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="unused"), LLAMA)
+        state = json.loads(state_file.read_text())
+        pieces = state["pieces"]
+        answer = ask(OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=state["api_key"]), LLAMA)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert answer.status_code == 200

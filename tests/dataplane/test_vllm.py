@@ -55,7 +55,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def client(vllm: Stack) -> OpenAI:
-    return OpenAI(base_url=vllm.endpoint, api_key="unused", max_retries=0)
+    return OpenAI(base_url=vllm.endpoint, api_key=vllm.api_key, max_retries=0)
 
 
 @pytest.mark.parametrize("model", ["tiny", "lora-a", "lora-b"])

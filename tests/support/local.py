@@ -3,7 +3,7 @@
     from tests.support.local import Stack, stack  # noqa: F401
 
     def test_x(stack: Stack) -> None:
-        client = OpenAI(base_url=stack.endpoint, api_key="unused")
+        client = OpenAI(base_url=stack.endpoint, api_key=stack.api_key)
 
 `stack` is session-scoped (one per xdist worker): a test that kills or holds a piece puts it back, which `down` does.
 For other settings of the simulator or a changed declaration, open `running_stack` yourself.
@@ -48,6 +48,11 @@ class Stack:
     def endpoint(self) -> str:
         """Base URL for OpenAI clients, with `/v1`."""
         return str(self.state["endpoint"])
+
+    @property
+    def api_key(self) -> str:
+        """The development key; where there is no API management, what clients send for want of one."""
+        return str(self.state["api_key"] or "unused")
 
     @property
     def url(self) -> str:
