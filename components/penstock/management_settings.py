@@ -171,5 +171,5 @@ class ManagementAdmin(TypedDict):
     token_secret: NotRequired[str]
     """Secret whose key `admin-token` is the first administrator's bearer token. Default `api-management`."""
     expose: NotRequired[bool]
-    """Whether the Service has the port, over TLS. Default false: it listens on the pod's loopback address, which
-    `kubectl port-forward` reaches and the network does not."""
+    """Whether the Service has the port, over TLS; a NetworkPolicy for who may use it is yours to add. Default false: it
+    listens on the pod's loopback address, which `kubectl port-forward` reaches and the network does not."""

@@ -119,7 +119,7 @@ def test_another_stack_than_the_two_is_refused() -> None:
 
 def test_example_digests_and_missing_services_are_named(graphs: dict[str, Graph]) -> None:
     assert any("the digest of" in note for note in graphs["prod"].notes)
-    assert any("services.apimgmt" in note for note in graphs["dev"].notes)
+    assert any("services.guardrails" in note for note in graphs["dev"].notes)
     assert graphs["local"].notes == ()
 
 

@@ -36,20 +36,23 @@ def test_local_declares_the_objects_of_the_architecture(preview):
         found.setdefault(manifest["kind"], set()).add(manifest["metadata"]["name"])
     pools = {"llama-3-1-8b-a", "llama-3-1-8b-b", "gemma-3-12b-a"}
     pickers = {f"{pool}-picker" for pool in pools}
+    callouts = {"body-router", "api-management"}
     assert found == {
         "Namespace": {"inference"},
         "Gateway": {"inference-gateway"},
         "GCPGatewayPolicy": {"inference-gateway"},
-        "ServiceAccount": {"body-router"} | pools | pickers,
-        "ConfigMap": {"body-router"} | pickers,
-        "Deployment": {"body-router"} | pools | pickers,
-        "Service": {"body-router"} | pickers | {f"{pool}-replicas" for pool in pools},
-        "HealthCheckPolicy": {"body-router"} | pools,
-        "PodDisruptionBudget": {"body-router"} | pools,
+        "ServiceAccount": callouts | pools | pickers,
+        "ConfigMap": callouts | pickers,
+        "Deployment": callouts | pools | pickers,
+        "Service": callouts | pickers | {f"{pool}-replicas" for pool in pools},
+        "HealthCheckPolicy": callouts | pools,
+        "PodDisruptionBudget": callouts | pools,
         "InferencePool": pools,
-        "GCPBackendPolicy": {"body-router"} | pools,
+        "GCPBackendPolicy": callouts | pools,
         "HTTPRoute": {"llama-3-1-8b", "gemma-3-12b"},
+        "PersistentVolumeClaim": {"api-management-data"},
         "GCPRoutingExtension": {"inference-gateway-routing"},
+        "GCPTrafficExtension": {"inference-gateway-traffic"},
     }
     assert graph.outputs == {
         "gateway": "inference-gateway",

@@ -40,7 +40,7 @@ class TestSecurity:
             for spec in specs:
                 assert found[policy]["podSelector"]["matchLabels"].items() <= spec["metadata"]["labels"].items()
             ports = {port["containerPort"] for spec in specs for port in spec["spec"]["containers"][0]["ports"]}
-            assert {port["port"] for port in rule["ports"]} == ports - {9090}
+            assert {port["port"] for port in rule["ports"]} == ports - {9090, 9010}  # metrics; admin on loopback
 
     def test_replicas_are_reached_by_balancer_and_pickers_only(self):
         (rule,) = self.policies()["replicas"]["ingress"]

@@ -164,7 +164,7 @@ MANAGEMENT = [
     ({"guardrails": {**SHARED, "served_by": "own"}}, "guardrails.served_by", "own", "own are no part", "leave"),
     ({"guardrails": {**SHARED, "namespace": "x"}}, "guardrails.namespace", "x", "`inference`", "one namespace"),
     ({"guardrails": {**SHARED, "mode": "on"}}, "guardrails.mode", "on", "one of", ""),
-    (limit(scope="all"), "limits[0].scope", "all", "organization, team", "Use one of"),
+    (limit(scope="all"), "limits[0].scope", "all", "organization, group, team", "Use one of"),
     (limit(kind="bytes"), "limits[0].kind", "bytes", "requests, tokens", ""),
     (limit(amount=0), "limits[0].amount", 0, "an amount from 1", "at least"),
     (limit(window=None), "limits[0].window", None, "one of minute", "Set it"),
