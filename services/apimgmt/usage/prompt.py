@@ -35,6 +35,8 @@ class Prompt:
     """Tokens that the client sent as token ids."""
     count: int = 1
     """Prompts in the request (a list in `prompt`): each is answered."""
+    bound: bool = False
+    """Whether the model is told how long the answer may be (`call.max_output`)."""
 
     @property
     def learnable(self) -> bool:
@@ -114,14 +116,15 @@ def _add_parts(prompt: Prompt, content: object) -> None:
         if isinstance(part, str):
             prompt.size += text_bytes(part)
             continue
-        text = part.get("text") if isinstance(part, dict) else None
+        fields: dict[str, Any] = part if isinstance(part, dict) else {}
+        text = fields.get("text")
         if isinstance(text, str):
             prompt.size += text_bytes(text)
-        if not isinstance(text, str) or any(name in part for name in _MEDIA):
+        if not isinstance(text, str) or not _MEDIA.isdisjoint(fields):
             prompt.media += 1
 
 
-_MEDIA = ("image_url", "input_audio", "audio_url", "video_url", "image_pil", "image_embeds", "image", "file")
+_MEDIA = frozenset({"image_url", "input_audio", "audio_url", "video_url", "image_pil", "image_embeds", "image", "file"})
 
 
 def _completions(body: Mapping[str, Any]) -> Prompt:
@@ -149,12 +152,12 @@ def _rerank(body: Mapping[str, Any]) -> Prompt:
 
 def _score(body: Mapping[str, Any]) -> Prompt:
     """One against all, or the first against the first, and so on."""
-    names = next(pair for pair in _SCORED if pair[0] in body or pair == _SCORED[-1])
+    names = next((pair for pair in _SCORED if pair[0] in body and pair[1] in body), _SCORED[0])
     first, second = _texts(body[names[0]]), _texts(body[names[1]])
     return _pairs(first, second) if first.count == 1 else _pairs(second, first)
 
 
-_SCORED = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
+_SCORED = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
 
 
 def _pairs(one: Prompt, many: Prompt) -> Prompt:

@@ -52,6 +52,11 @@ def tokenizer_of(call: Call) -> str:
     return call.exchange.request_headers.get("x-gateway-base-model-name") or call.model
 
 
+def generates(call: Call) -> bool:
+    """Whether the operation makes text, so that its answer has completion tokens."""
+    return ROUTED.get(call.operation) in _LIMITS
+
+
 def unanswered(call: Call, estimator: Estimator) -> Tokens:
     """Estimate what was used by a request of which no answer was seen: its prompt."""
     prompt = call.state.get(STATE)
@@ -68,11 +73,14 @@ def _bound_output(
     body = call.body
     cap = call.product.product.max_output_tokens if call.product else None
     asked = {name: body[name] for name in fields if body.get(name) is not None}
-    values = [(name, value) for name, value in ((name, _whole(given)) for name, given in asked.items()) if value]
-    for name, value in values:
-        if value < 0 or (cap is not None and value > cap):
-            return _refuse(name, value, cap)
-    most = max((value for _, value in values), default=0)
+    most, least = 0, 0 if operation == "completions" else 1
+    for name, given in asked.items():
+        value = _whole(given)
+        if value is None:
+            continue
+        if value < least or (cap is not None and value > cap):
+            return _refuse(name, value, least, cap)
+        most = max(most, value)
     if not asked and operation == "completions" and fields[-1] not in body:
         most = DEFAULT_COMPLETION if cap is None else min(cap, DEFAULT_COMPLETION)
         if most < DEFAULT_COMPLETION:
@@ -81,13 +89,14 @@ def _bound_output(
         most = cap
         call.edit()[fields[-1]] = cap
     answers = max(_whole(body.get("n")) or 1, _whole(body.get("best_of")) or 1, 1) * prompt.count
+    prompt.bound = most > 0
     call.max_output = min((most or cap or estimator.settings.output_tokens) * answers, MAX_TOKENS)
     return None
 
 
-def _refuse(name: str, value: int, cap: int | None) -> Reply:
-    if value < 0 or cap is None:
-        return deny(400, f"{name} is {value}; expected at least 1.", param=name, code="invalid_value")
+def _refuse(name: str, value: int, least: int, cap: int | None) -> Reply:
+    if value < least or cap is None:
+        return deny(400, f"{name} is {value}; expected at least {least}.", param=name, code="invalid_value")
     return deny(
         400,
         f"{name} is {value}, and this product allows at most {cap}. Ask for {cap} or fewer.",
