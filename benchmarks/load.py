@@ -1,11 +1,13 @@
 """A closed-loop HTTP/1.1 load generator, cheap enough to share two cores with what it measures.
 
-Each connection sends the same request again as soon as the answer is complete. Only what the benchmarks need is parsed:
-the status, and the end of the answer by `content-length` or by the last chunk.
+Each connection sends the next request of a list, round and round, as soon as the answer is complete. Only what the
+benchmarks need is parsed: the status, and the end of the answer by `content-length` or by the last chunk.
 """
 
 import asyncio
+import itertools
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -41,17 +43,18 @@ def percentile(values: list[float], q: float) -> float:
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 
 
-def http_request(path: str, body: bytes, host: str = "penstock.local") -> bytes:
-    """Return the bytes of a POST of a JSON `body`."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def http_request(path: str, body: bytes, host: str = "penstock.local", key: str = "") -> bytes:
+    """Return the bytes of a POST of a JSON `body`; `key` is an API key."""
+    lines = [f"POST {path} HTTP/1.1", f"host: {host}", "content-type: application/json", f"content-length: {len(body)}"]
+    lines += [f"authorization: Bearer {key}"] if key else []
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, request: bytes, result: LoadResult, stop_at: float, done: asyncio.Future[None]) -> None:
-        self.request, self.result, self.stop_at, self.done = request, result, stop_at, done
+    def __init__(
+        self, requests: Iterator[bytes], result: LoadResult, stop_at: float, done: asyncio.Future[None]
+    ) -> None:
+        self.requests, self.result, self.stop_at, self.done = requests, result, stop_at, done
         self.buffer = bytearray()
         self.sent_at = 0.0
 
@@ -61,7 +64,7 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         self.sent_at = time.perf_counter()
-        self.transport.write(self.request)
+        self.transport.write(next(self.requests))
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -96,18 +99,19 @@ def _complete(buffer: bytearray) -> bool:
     return buffer.endswith(b"0\r\n\r\n")
 
 
-async def run_load(port: int, request: bytes, connections: int, seconds: float) -> LoadResult:
-    """Send `request` on `connections` to 127.0.0.1:`port` for `seconds`.
+async def run_load(port: int, request: bytes | Sequence[bytes], connections: int, seconds: float) -> LoadResult:
+    """Send `request`, or several in turn, on `connections` to 127.0.0.1:`port` for `seconds`.
 
     Raises ConnectionError when the server closes one early.
     """
     loop = asyncio.get_running_loop()
     result = LoadResult()
+    requests = itertools.cycle([request] if isinstance(request, bytes) else request)
     started = time.perf_counter()
     done: list[asyncio.Future[None]] = [loop.create_future() for _ in range(connections)]
     for future in done:
         await loop.create_connection(
-            lambda future=future: _Connection(request, result, started + seconds, future), "127.0.0.1", port
+            lambda future=future: _Connection(requests, result, started + seconds, future), "127.0.0.1", port
         )
     await asyncio.wait_for(asyncio.gather(*done), seconds + 30)
     result.elapsed_s = time.perf_counter() - started

@@ -6,16 +6,17 @@ Envoy configuration, with callouts left out. CPU is the time of each process div
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 import uvloop
 
 from benchmarks.cpu import cpu_seconds
 from benchmarks.load import LoadResult, http_request, run_load
-from benchmarks.stack import Stack, change_replicas, keep, running, without_extensions, without_pickers
+from benchmarks.stack import Stack, change_replicas, keep, running, without_callout, without_extensions, without_pickers
 from benchmarks.table import print_table
-from cli.local.model import Kind, Piece, Plan
+from benchmarks.upstream import piece_of
+from cli.local.model import Kind, Plan
 
 MODEL = "gemma-3-12b"
 POOL = "gemma-3-12b-a"
@@ -31,13 +32,9 @@ class Measured:
     cpu_us: dict[str, float]
 
 
-def _upstream(piece: Piece) -> Piece:
-    command = (piece.command[0], "-m", "benchmarks.upstream", "--port", str(piece.port))
-    return replace(piece, command=command)
-
-
 def _only(plan: Plan, *kinds: Kind) -> Plan:
-    return change_replicas(keep(plan, POOL, "replica", *kinds), _upstream)
+    """Keep one pool, and of the callouts the body router; `benchmarks.management` measures API management."""
+    return change_replicas(keep(without_callout(plan, "api-management"), POOL, "replica", *kinds), piece_of)
 
 
 ARMS: dict[str, Callable[[Plan], Plan]] = {

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ class Stack:
 
     plan: Plan
     pids: dict[str, int]
+    folder: Path
 
     @property
     def port(self) -> int:
@@ -57,6 +58,13 @@ def without_pickers(plan: Plan) -> Plan:
     return replace(plan, traffic=replace(plan.traffic, listeners=listeners))
 
 
+def without_callout(plan: Plan, name: str) -> Plan:
+    """Return the plan without one callout, neither run nor asked."""
+    left = tuple(each for each in plan.traffic.extensions if not each.name.endswith(f"/{name}"))
+    traffic = replace(plan.traffic, extensions=left)
+    return replace(plan, traffic=traffic, pieces=tuple(each for each in plan.pieces if each.name != name))
+
+
 def without_extensions(plan: Plan) -> Plan:
     """Return the plan with no service extension: a request must carry the header that its route matches."""
     traffic = Traffic(listeners=plan.traffic.listeners, clusters=plan.traffic.clusters, extensions=())
@@ -69,8 +77,14 @@ def change_replicas(plan: Plan, change: Callable[[Piece], Piece]) -> Plan:
 
 
 @asynccontextmanager
-async def running(change: Callable[[Plan], Plan], replicas: int | None = None) -> AsyncIterator[Stack]:
+async def running(
+    change: Callable[[Plan], Plan],
+    replicas: int | None = None,
+    prepare: Callable[[Plan], Awaitable[None]] | None = None,
+) -> AsyncIterator[Stack]:
     """Run the environment `local` as `change` leaves it, with Envoy in front; everything is ended on leaving.
+
+    `prepare` is awaited when all files are written and nothing runs yet.
 
     Raises RuntimeError with the end of a piece's log when it does not become ready.
     """
@@ -84,6 +98,8 @@ async def running(change: Callable[[Plan], Plan], replicas: int | None = None) -
             plan = change(make_plan(record_environment("local", root=ROOT), options, ports, os.environ))
             pieces = [*plan.pieces, write_plan(plan, state)]
             pids = {}
+            if prepare:
+                await prepare(plan)
             for piece in pieces:
                 env = {**os.environ, **piece.env}
                 process = await start(piece.command, env=env, cwd=ROOT, log=state.logs / f"{piece.name}.log")
@@ -93,7 +109,7 @@ async def running(change: Callable[[Plan], Plan], replicas: int | None = None) -
                 *(_ready(each, process, state.logs) for each, process in zip(pieces, processes, strict=True))
             )
             await _envoy_sees(plan)
-            yield Stack(plan, pids)
+            yield Stack(plan, pids, state.path)
         finally:
             for process in reversed(processes):
                 if process.returncode is None:

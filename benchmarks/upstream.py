@@ -6,9 +6,13 @@ and uses only `--port`.
 
 import argparse
 import asyncio
+import socket
+from dataclasses import replace
 from typing import cast
 
 import uvloop
+
+from cli.local.model import Piece
 
 _ANSWER = (
     b'{"id":"chatcmpl-bench","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,"message":'
@@ -54,6 +58,19 @@ class _Server(asyncio.Protocol):
         answer = _ANSWERS[bytes(self.buffer[:1])]
         self.buffer.clear()
         self.transport.write(answer)
+
+
+def piece_of(replica: Piece) -> Piece:
+    """Return a replica's piece with this server in its place."""
+    return replace(replica, command=(replica.command[0], "-m", "benchmarks.upstream", "--port", str(replica.port)))
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 async def _serve(port: int) -> None:
