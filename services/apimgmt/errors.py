@@ -201,3 +201,25 @@ def issuer_away(issuer: str) -> Refusal:
         type=SERVER_ERROR,
         headers={"retry-after": str(RETRY_AFTER_S)},
     )
+
+
+def invalid_body(what: str) -> Refusal:
+    """A body that cannot be read; `what` continues "The request body is"."""
+    return Refusal(400, "invalid_json", f"The request body is {what}.")
+
+
+def broken_product(name: str) -> Refusal:
+    """The product's policies cannot be compiled: its requests cannot be checked, so they end here."""
+    text = f"The policies of the product {name} cannot be used. Ask an administrator."
+    return Refusal(500, "product_misconfigured", text, type=SERVER_ERROR)
+
+
+def ledger_away() -> Refusal:
+    """The store cannot reserve: nothing is spent that cannot be counted."""
+    return Refusal(
+        503,
+        "ledger_unavailable",
+        "The use of this request cannot be booked at the moment. Try again.",
+        type=SERVER_ERROR,
+        headers={"retry-after": str(RETRY_AFTER_S)},
+    )

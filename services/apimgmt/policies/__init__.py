@@ -1,0 +1,13 @@
+"""The registry of policies: each is known to configs by its name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.apimgmt.policies.api import Policy
+from services.apimgmt.policies.limits import LimitsPolicy
+from services.apimgmt.policies.prompt_limit import PromptLimitPolicy
+from services.apimgmt.policies.spike_arrest import SpikeArrestPolicy
+
+_CLASSES: tuple[type[Policy[Any]], ...] = (PromptLimitPolicy, SpikeArrestPolicy, LimitsPolicy)
+
+REGISTRY: Mapping[str, type[Policy[Any]]] = {cls.name: cls for cls in _CLASSES}

@@ -1,0 +1,130 @@
+"""The books on one request: one reservation at most, one settlement and one ledger record exactly."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from services.apimgmt import pricing
+from services.apimgmt.accounting import Accounting
+from services.apimgmt.call import Call
+from services.apimgmt.domain import LimitKind
+from services.apimgmt.ledger import record as records
+from services.apimgmt.ledger.record import RequestOutcome
+from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement
+from services.apimgmt.usage.tokens import Tokens
+from services.bodyrouter.headers import BASE_MODEL_HEADER
+
+
+class Account:
+    """Belongs to a call whose caller is known."""
+
+    __slots__ = ("_accounting", "_charges", "_grant", "call", "closed", "overhead_s", "record")
+
+    def __init__(self, accounting: Accounting, call: Call) -> None:
+        self._accounting, self.call = accounting, call
+        self._charges: Sequence[Charge] = ()
+        self._grant: asyncio.Future[Grant] | None = None
+        self.closed = False
+        self.overhead_s = 0.0
+        """Time that the request spent here until it went on."""
+        self.record: Mapping[str, Any] = {}
+        """The ledger record, once closed."""
+
+    @property
+    def granted(self) -> bool:
+        """Whether a reservation stands."""
+        grant = self._grant
+        return grant is not None and grant.done() and not _failed(grant) and grant.result().granted
+
+    def open(self, prompt: Tokens) -> "asyncio.Future[Grant]":
+        """Ask for all charges of the call. `prompt`: what is charged if this process dies before the end."""
+        call, accounting = self.call, self._accounting
+        cost = self._cost(prompt, 1)
+        record = records.make(call, RequestOutcome.LOST, tokens=prompt, cost=cost)
+        self._charges = call.charges
+        reservation = Reservation(
+            call.id,
+            record["organization"],
+            accounting.owner,
+            accounting.clock(),
+            call.charges,
+            call.paces,
+            records.dump(record),
+            self._used(prompt.total, cost, 1),
+        )
+        self._grant = accounting.reserve(reservation)
+        accounting.metrics.in_flight += 1
+        return self._grant
+
+    def close(
+        self,
+        outcome: RequestOutcome,
+        status: int,
+        tokens: Tokens | None = None,
+        *,
+        code: str = "",
+        ttft_ms: int | None = None,
+    ) -> "asyncio.Future[None] | None":
+        """Settle and write the record, once. Return what to wait for; None if it waits for the reservation first.
+
+        `tokens`: what is charged; None for nothing, not even for a request. `code`: for metrics.
+        """
+        if self.closed:
+            return None
+        self.closed = True
+        cost = self._cost(tokens, 1) if tokens is not None else 0
+        call = self.call
+        record = self.record = records.make(
+            call,
+            outcome,
+            status=status,
+            tokens=tokens,
+            cost=cost,
+            latency_ms=records.elapsed_ms(call.started),
+            ttft_ms=ttft_ms,
+            overhead_ms=round(self.overhead_s * 1000, 3),
+        )
+        used = self._used(tokens.total, cost, 1) if tokens is not None else [0] * len(self._charges)
+        accounting = self._accounting
+        settlement = Settlement(
+            call.id, record["organization"], accounting.clock(), self._charges, used, records.dump(record), record
+        )
+        accounting.metrics.record(record, code)
+        grant = self._grant
+        if grant is None:
+            return accounting.settle(settlement)
+        accounting.metrics.in_flight -= 1
+        if grant.done():
+            return self._settle(grant, settlement)
+        accounting.beside(self._settle_later(grant, settlement))
+        return None
+
+    def _settle(self, grant: "asyncio.Future[Grant]", settlement: Settlement) -> "asyncio.Future[None]":
+        """Settle after the reservation has been decided. A failed one may have been granted: the store knows by id."""
+        if not _failed(grant) and not grant.result().granted:
+            settlement.charges, settlement.used = (), ()
+        return self._accounting.settle(settlement)
+
+    async def _settle_later(self, grant: "asyncio.Future[Grant]", settlement: Settlement) -> None:
+        await asyncio.wait([grant])
+        await asyncio.wait([self._settle(grant, settlement)])
+
+    def _used(self, tokens: int, cost: int, requests: int) -> list[int]:
+        amounts = {
+            LimitKind.REQUESTS: requests,
+            LimitKind.TOKENS: tokens,
+            LimitKind.COST: cost,
+            LimitKind.CONCURRENT: 0,
+        }
+        return [amounts[bound.limit.counts] for bound in self.call.limits]
+
+    def _cost(self, tokens: Tokens, requests: int) -> int:
+        product = self.call.product
+        if product is None or product.plan is None:
+            return 0
+        base = self.call.exchange.request_headers.get(BASE_MODEL_HEADER)
+        return pricing.cost(product.plan, self.call.model, tokens, requests, base=base)
+
+
+def _failed(grant: "asyncio.Future[Grant]") -> bool:
+    return grant.cancelled() or grant.exception() is not None

@@ -1,0 +1,176 @@
+"""Reservations and settlements: the only caller of the store's `reserve` and `settle`.
+
+Which way it fails: closed before the spend (a store that cannot reserve ends the request with 503), open after it (an
+answer is not withheld from its client for longer than `HOLD_S`; its settlement is retried until the store takes it).
+A reservation whose process dies is settled by another process, or by the next one, when the lease has ended.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from services.apimgmt.ledger.record import Ids
+from services.apimgmt.metrics import Metrics
+from services.apimgmt.store.api import Grant, Reservation, Settlement, Store, StoreError
+
+HOLD_S = 2.0
+"""How long the end of an answer is held for its settlement, seconds."""
+
+SPOOL = 10_000
+"""Settlements that are kept while the store is away. What does not fit is settled as lost when this process ends."""
+
+RETRY_S = 1.0
+"""Time between two attempts to write what is spooled, seconds."""
+
+CLOSE_S = 5.0
+"""How long a stopping process waits for its settlements, seconds."""
+
+JITTER = 0.2
+"""Share by which sweeps of several processes are spread."""
+
+T = TypeVar("T")
+logger = logging.getLogger("penstock.apimgmt")
+
+
+class Accounting:
+    """One per process. `start` before the first request, `stop` after the last."""
+
+    def __init__(self, store: Store, metrics: Metrics, lease_s: int, clock: Callable[[], float] = time.time) -> None:
+        """`lease_s`: how long reservations outlive this process."""
+        self.store, self.metrics, self.clock = store, metrics, clock
+        process = secrets.token_hex(6)
+        self.owner = process
+        """Names this process in reservations."""
+        self.ids = Ids(process)
+        self._lease_s = lease_s
+        self._pending: set[asyncio.Future[None]] = set()
+        self._spool: deque[Settlement] = deque()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._beside: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Take a lease, and keep it. Raises StoreError."""
+        await self._renew()
+        self._tasks = [asyncio.create_task(work) for work in (self._keep(), self._sweep(), self._retry())]
+
+    async def stop(self) -> None:
+        """Write what is pending; bounded by `CLOSE_S`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._beside:
+            await asyncio.wait(self._beside, timeout=CLOSE_S)
+        if self._pending:
+            await asyncio.wait(self._pending, timeout=CLOSE_S)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._drain()
+        except TimeoutError:
+            pass
+        left = len(self._spool) + len(self._pending)
+        if left:
+            logger.error("settlements could not be written: they will be settled as lost", extra={"requests": left})
+
+    def reserve(self, reservation: Reservation) -> "asyncio.Future[Grant]":
+        """Begin to reserve. The future outlives whoever waits for it: a grant must not be overlooked."""
+        return asyncio.ensure_future(self.store.reserve(reservation))
+
+    def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
+        """Begin to settle; failures are retried here. The future is done when the store has it, or when it failed."""
+        future = asyncio.ensure_future(self.store.settle(settlement))
+        self._pending.add(future)
+        future.add_done_callback(lambda done: self._settled(done, settlement))
+        return future
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what outlives its request."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    def _settled(self, future: "asyncio.Future[None]", settlement: Settlement) -> None:
+        self._pending.discard(future)
+        error = None if future.cancelled() else future.exception()
+        if error is None and not future.cancelled():
+            self.metrics.settlements.counts[("written",)] += 1
+            return
+        if len(self._spool) >= SPOOL:
+            self.metrics.settlements.counts[("dropped",)] += 1
+            return
+        if not self._spool:
+            logger.error("a settlement failed, it will be retried", extra={"error": _told(error)})
+        self.metrics.settlements.counts[("spooled",)] += 1
+        self._spool.append(settlement)
+        self.metrics.spooled = len(self._spool)
+
+    async def _retry(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_S)
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Write what is spooled, oldest first, until one fails."""
+        while self._spool:
+            settlement = self._spool[0]
+            try:
+                await self.store.settle(settlement)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may work
+                logger.warning("settlements still fail", extra={"waiting": len(self._spool), "error": _told(error)})
+                return
+            self._spool.popleft()  # only now: a cancelled attempt leaves it there, and settling twice does no harm
+            self.metrics.spooled = len(self._spool)
+            self.metrics.settlements.counts[("retried",)] += 1
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            try:
+                await self._renew()
+            except StoreError as error:
+                logger.error("the lease could not be renewed", extra={"error": str(error)})
+
+    async def _renew(self) -> None:
+        await self.store.renew(self.owner, int(self.clock()) + self._lease_s)
+
+    async def _sweep(self) -> None:
+        """Settle what died processes held; begins at once, for this process's predecessor."""
+        while True:
+            try:
+                lost = await self.store.sweep(int(self.clock()))
+            except StoreError as error:
+                logger.error("reservations of other processes could not be looked at", extra={"error": str(error)})
+            else:
+                if lost:
+                    self.metrics.lost.counts[()] += lost
+                    logger.warning("requests of a process that died were settled", extra={"requests": lost})
+            await asyncio.sleep(self._lease_s / 2 * random.uniform(1 - JITTER, 1 + JITTER))
+
+
+async def until(future: "asyncio.Future[T]", limit_s: float) -> bool:
+    """Wait for a future without owning it: neither cancelling nor failing this wait touches it. False: not done."""
+    if future.done():
+        return True
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    future.add_done_callback(wake)
+    timer = loop.call_later(limit_s, wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        future.remove_done_callback(wake)
+    return future.done()
+
+
+def _told(error: BaseException | None) -> str:
+    return str(error) if isinstance(error, StoreError) else type(error).__name__

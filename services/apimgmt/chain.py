@@ -1,0 +1,249 @@
+"""Chains: which policies a product's requests pass, in which order, compiled before any request comes.
+
+The chain of all products is the config's `policies`, in its order; a product's `policies` replace those of the same
+name, or join. What runs by default (`ALWAYS`, `USUALLY`) and is not listed joins at its place in `ORDER`; `mode: off`
+takes a policy out, except those of `ALWAYS`.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from services.apimgmt.domain import PolicyUse, Product
+from services.apimgmt.metrics import Metrics
+from services.apimgmt.policies import REGISTRY
+from services.apimgmt.policies.api import Policy, Stage, Tools
+from services.apimgmt.step import Condition, Step
+from services.extproc.config import ConfigError, Problem, problems_of
+
+ORDER = (
+    *("credentials", "access", "validation", "prompt-limit", "spike-arrest", "limits"),
+    *("external", "script", "cache"),
+)
+"""Where policies stand in a chain that does not say otherwise."""
+
+ALWAYS = ("credentials", "access")
+"""First in every chain; nobody may take them out, make them conditional, or set them for a single product: which
+product it is they find out."""
+
+USUALLY = ("validation", "limits")
+"""In every chain that does not take them out: they need no settings."""
+
+RETIRE_S = 30.0
+"""How long a policy that left the chains may still be at work for a request, seconds: longer than any hook may take."""
+
+COUNTING = ("spike-arrest", "limits")
+
+SEVERAL = ("external", "script")
+"""May stand in a chain more than once."""
+
+Instances = dict[tuple[str, bytes], Policy[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The chain of one product, after `credentials` and `access`."""
+
+    headers: tuple[Step, ...]
+    body: tuple[Step, ...]
+    counting: tuple[Step, ...]
+    """Steps that say what is charged: asked again where a policy changed the body."""
+    responders: tuple[Policy[Any], ...]
+    """Policies that want `on_response`."""
+    enders: tuple[Policy[Any], ...]
+    """Policies that want `on_done`."""
+
+
+def merged(policies: Sequence[PolicyUse], product: Sequence[PolicyUse] = ()) -> list[PolicyUse]:
+    """Return the whole chain in order, `credentials` and `access` included, without what is off."""
+    chain = [use for use in policies if use.policy not in ALWAYS]
+    for name in dict.fromkeys(use.policy for use in product):
+        own = [use for use in product if use.policy == name]
+        places = [i for i, use in enumerate(chain) if use.policy == name]
+        chain = [use for use in chain if use.policy != name]
+        place = places[0] if places else _place(chain, name)
+        chain[place:place] = own
+    for name in USUALLY:
+        if name in REGISTRY and all(use.policy != name for use in chain):
+            chain.insert(_place(chain, name), PolicyUse(policy=name))
+    head = [next((u for u in policies if u.policy == name), PolicyUse(policy=name)) for name in ALWAYS]
+    return [use for use in (*(h for h in head if h.policy in REGISTRY), *chain) if use.mode != "off"]
+
+
+def compile_chain(uses: Iterable[PolicyUse], tools: Tools, metrics: Metrics, instances: Instances) -> list[Step]:
+    """Make the steps of a chain. Policies with equal settings are shared through `instances`.
+
+    Raises:
+        ValidationError, ValueError: settings that cannot work; `problems` finds them before.
+    """
+    steps = []
+    for use in uses:
+        policy = instance(use, tools, instances)
+        condition = _condition(use.when) if use.when is not None else None
+        steps.append(Step(policy, metrics.tally(use.policy), condition, shadow=use.mode == "shadow"))
+    return steps
+
+
+def compiled(steps: Sequence[Step]) -> Compiled:
+    """Sort the steps of a product's chain by what they are called for."""
+    own = [step for step in steps if step.policy.name not in ALWAYS]
+    policies = tuple(dict.fromkeys(step.policy for step in steps))
+    return Compiled(
+        tuple(step for step in own if step.policy.stage is Stage.HEADERS),
+        tuple(step for step in own if step.policy.stage is Stage.BODY),
+        tuple(step for step in own if step.policy.name in COUNTING),
+        tuple(policy for policy in policies if type(policy).on_response is not Policy.on_response),
+        tuple(policy for policy in policies if type(policy).on_done is not Policy.on_done),
+    )
+
+
+def instance(use: PolicyUse, tools: Tools, instances: Instances) -> Policy[Any]:
+    """Return the policy of a use: one that is there, or a new one."""
+    key = (use.policy, orjson.dumps(use.settings, option=orjson.OPT_SORT_KEYS))
+    policy = instances.get(key)
+    if policy is None:
+        cls = REGISTRY[use.policy]
+        policy = instances[key] = cls(cls.settings_model.model_validate(use.settings), tools)
+    return policy
+
+
+def problems(
+    policies: Sequence[PolicyUse], tools: Tools, product: Product | None = None, path: str = ""
+) -> list[Problem]:
+    """Return everything that keeps a chain from being compiled.
+
+    Args:
+        policies: of the config.
+        tools: as policies get them; nothing is started.
+        product: looks at its changes instead of `policies`.
+        path: what the problems' paths begin with, e.g. `products[2].`.
+    """
+    uses = policies if product is None else product.policies
+    found: list[Problem] = []
+    seen: set[str] = set()
+    instances: Instances = {}
+    for i, use in enumerate(uses):
+        where = f"{path}policies[{i}]"
+        cls = REGISTRY.get(use.policy)
+        if cls is None:
+            known = ", ".join(name for name in REGISTRY if product is None or name not in ALWAYS)
+            found.append(Problem(f"{where}.policy", use.policy, "unknown policy", f"known: {known}"))
+            continue
+        if use.policy in seen and use.policy not in SEVERAL:
+            found.append(Problem(f"{where}.policy", use.policy, "the policy is listed twice", "keep one of the two"))
+        seen.add(use.policy)
+        found += _fixed(use, where, product) if use.policy in ALWAYS else []
+        found += _settings_problems(use, cls, where, tools, instances)
+        found += _condition_problems(use, where)
+    return found
+
+
+def _fixed(use: PolicyUse, where: str, product: Product | None) -> list[Problem]:
+    if product is not None:
+        text = f"{use.policy} finds out which product a request belongs to, so it is the same for all"
+        return [Problem(f"{where}.policy", use.policy, text, "set it in the policies of the config")]
+    if use.mode != "enforce" or use.when is not None:
+        return [Problem(where, use.policy, "is always enforced, without a condition", "take out mode and when")]
+    return []
+
+
+def _settings_problems(
+    use: PolicyUse, cls: type[Policy[Any]], where: str, tools: Tools, instances: Instances
+) -> list[Problem]:
+    try:
+        instance(use, tools, instances)
+    except ValidationError as error:
+        return [
+            Problem(f"{where}.settings{'.' if p.path else ''}{p.path}", p.value, p.expected, p.fix)
+            for p in problems_of(cls.settings_model, error)
+        ]
+    except ConfigError as error:
+        return [Problem(f"{where}.settings.{p.path}".rstrip("."), p.value, p.expected, p.fix) for p in error.problems]
+    except ValueError as error:
+        return [Problem(f"{where}.settings", "", str(error), "correct the settings")]
+    return []
+
+
+def _condition_problems(use: PolicyUse, where: str) -> list[Problem]:
+    if use.when is None:
+        return []
+    try:
+        _condition(use.when)
+    except ValueError as error:
+        return [Problem(f"{where}.when", use.when, str(error), "correct the condition")]
+    return []
+
+
+def _condition(text: str) -> Condition:
+    raise ValueError("conditions are not available")
+
+
+def _place(chain: Sequence[PolicyUse], name: str) -> int:
+    """Return where a policy joins: after the last one that stands before it by default."""
+    rank = _rank(name)
+    return max((i + 1 for i, use in enumerate(chain) if _rank(use.policy) < rank), default=0)
+
+
+def _rank(name: str) -> int:
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+class Chains:
+    """The chains in use, and the policies that run in them. Rebuilt when config or products change."""
+
+    def __init__(self, tools: Tools, metrics: Metrics) -> None:
+        self._tools, self._metrics = tools, metrics
+        self._instances: Instances = {}
+        self._retired: set[Policy[Any]] = set()
+        self.head: tuple[Step, ...] = ()
+        """`credentials` and `access`: a caller's product is known after them."""
+        self.default: Compiled = compiled(())
+        self.products: Mapping[str, Compiled] = {}
+        """By the product's name."""
+        self.broken: Mapping[str, str] = {}
+        """Products whose chains cannot be compiled (written by another version), with the reason."""
+
+    async def use(self, policies: Sequence[PolicyUse], products: Iterable[Product]) -> None:
+        """Compile all chains, start what is new, put them to use, then stop what nobody uses any more."""
+        made: Instances = {}
+        head_and_rest = self._steps(merged(policies), made)
+        chains: dict[str, Compiled] = {}
+        broken: dict[str, str] = {}
+        for product in products:
+            try:
+                chains[product.name] = compiled(self._steps(merged(policies, product.policies), made))
+            except (ValueError, KeyError) as error:
+                broken[product.name] = f"{type(error).__name__}: {error}"
+        new = [key for key in made if key not in self._instances]
+        for key in new:
+            await made[key].start()
+        before, self._instances = self._instances, made
+        self.head = tuple(step for step in head_and_rest if step.policy.name in ALWAYS)
+        self.default, self.products, self.broken = compiled(head_and_rest), chains, broken
+        for key, policy in before.items():
+            if key not in made:
+                self._retired.add(policy)
+                self._tools.background(self._retire(policy))
+
+    async def stop(self) -> None:
+        """Stop all policies."""
+        for policy in (*self._instances.values(), *self._retired):
+            await policy.stop()
+
+    async def _retire(self, policy: Policy[Any]) -> None:
+        """Stop a policy when the requests that began with it have passed it."""
+        await asyncio.sleep(RETIRE_S)
+        self._retired.discard(policy)
+        await policy.stop()
+
+    def _steps(self, uses: Sequence[PolicyUse], made: Instances) -> list[Step]:
+        """Compile with the instances that are there, and note in `made` which are used."""
+        keep: Instances = {**self._instances, **made}
+        steps = compile_chain(uses, self._tools, self._metrics, keep)
+        used = {id(step.policy) for step in steps}
+        made.update({key: policy for key, policy in keep.items() if id(policy) in used})
+        return steps

@@ -1,0 +1,1 @@
+"""The usage ledger: one record per request whose caller is known."""

@@ -1,0 +1,307 @@
+"""API management as a filter: who asks, the policies of the product, the reservation, the answer, the books.
+
+Policies run in a plain loop; only the first one that has to wait turns the rest of a hook into a coroutine. Fails
+closed: an exception here ends the request with 500.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any, ClassVar
+
+import orjson
+
+from services.apimgmt import ending, errors, reserving
+from services.apimgmt.account import Account
+from services.apimgmt.accounting import HOLD_S, Accounting, until
+from services.apimgmt.call import MAX_KEPT, Call
+from services.apimgmt.chain import Chains, Compiled
+from services.apimgmt.ending import End
+from services.apimgmt.metrics import UNKNOWN, Metrics
+from services.apimgmt.step import Step
+from services.apimgmt.usage import request as usage
+from services.apimgmt.usage.estimator import Estimator
+from services.apimgmt.usage.response import UsageReader
+from services.bodyrouter.operations import MODELS_PATH
+from services.extproc.api import Answer, BodyMode, ChunkAnswer, Ending, Exchange, Filter, FilterStream, Outcome, Reply
+
+OVERHEAD_HEADER = "x-penstock-overhead-ms"
+"""Response header: milliseconds that the request spent here until it went on."""
+
+FAMILY = "x-penstock-"
+"""Beginning of the headers that tell who asks; whatever a client sent of it is removed."""
+
+STREAM_END = b"data: [DONE]\n\n"
+"""End of a stream of server-sent events (OpenAI API reference, "Streaming"): the client is done when it has this."""
+
+Observer = Callable[[Call, Mapping[str, Any], Outcome], None]
+"""Is told of each request whose caller is known when it is over: call, ledger record, how the exchange ended."""
+
+
+class ApiManagement(Filter):
+    """One per process; chains and what they use change while it runs."""
+
+    name: ClassVar[str] = "api-management"
+    request_body: ClassVar[BodyMode] = BodyMode.WHOLE
+    response_body: ClassVar[BodyMode] = BodyMode.CHUNKS
+    fail_open = False
+
+    def __init__(
+        self,
+        chains: Chains,
+        accounting: Accounting,
+        estimator: Estimator,
+        metrics: Metrics,
+        observers: Sequence[Observer] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.chains, self.accounting, self.estimator, self.metrics = chains, accounting, estimator, metrics
+        self.observers, self.clock = tuple(observers), clock
+
+    def open(self, exchange: Exchange) -> "ApiManagementStream":
+        """Return the stream of one exchange."""
+        return ApiManagementStream(self, exchange)
+
+
+class ApiManagementStream(FilterStream):
+    """One exchange."""
+
+    __slots__ = (
+        "_account",
+        "_call",
+        "_chain",
+        "_exchange",
+        "_filter",
+        "_forwarded",
+        "_kept",
+        "_left",
+        "_reader",
+        "_reply",
+    )
+
+    def __init__(self, owner: ApiManagement, exchange: Exchange) -> None:
+        self._filter, self._exchange = owner, exchange
+        now = owner.clock()
+        self._call = Call(exchange, owner.accounting.ids.next(now), now, perf_counter())
+        self._chain: Compiled | None = None
+        """Of the product; None where there is none (the model list)."""
+        self._account: Account | None = None
+        """From when on the caller is known."""
+        self._reader: UsageReader | None = None
+        self._reply: Reply | None = None
+        """Ours, if it ended the request."""
+        self._forwarded = False
+        """The request went on."""
+        self._left = -1
+        """Bytes of the answer that are still to come; negative where that is not known."""
+        self._kept: list[bytes] | None = None
+
+    # the request
+
+    def on_request_headers(self) -> Answer:
+        """Find out who asks and for what; run the policies that need no body."""
+        began = perf_counter()
+        remove = self._exchange.request_changes.remove
+        for name, _ in self._exchange.request_headers:
+            if name.startswith(FAMILY):
+                remove.add(name)
+        answer = self._run(self._filter.chains.head)
+        if answer is None:
+            answer = self._admit()
+        elif not isinstance(answer, Reply):
+            answer = self._admit_later(answer)
+        if answer is not None and not isinstance(answer, Reply):
+            return self._ended_later(answer, began)
+        return self._ended(answer, began)
+
+    def on_request_body(self) -> Answer:
+        """Run the policies of the product, then reserve."""
+        began = perf_counter()
+        chain = self._chain
+        if chain is None:
+            self._forwarded = True
+            return None
+        answer: Answer = self._prepare()
+        before = dict(self._call.body)
+        if answer is None:
+            answer = self._run(chain.body)
+        if isinstance(answer, Reply) and answer.status >= 400:
+            return self._ended(answer, began)
+        return self._reserve(chain, answer, before, began)
+
+    def _admit(self) -> Answer:
+        """The head of the chain has passed: open the books, go on with the product's own chain."""
+        call, owner = self._call, self._filter
+        if call.caller is None:
+            return errors.missing_credentials().reply()
+        self._account = Account(owner.accounting, call)
+        if call.product is None:
+            return None if _lists_models(call) else errors.operation_not_allowed(call.operation).reply()
+        name = call.product.product.name
+        chain = owner.chains.products.get(name)
+        if chain is None:
+            return errors.broken_product(name).reply()
+        self._chain = chain
+        return self._run(chain.headers) if chain.headers else None
+
+    async def _admit_later(self, waiting: Awaitable[Reply | None]) -> Reply | None:
+        return await waiting or await _resolved(self._admit())
+
+    def _prepare(self) -> Reply | None:
+        """Read the body and what it may use."""
+        call, exchange = self._call, self._exchange
+        try:
+            body = exchange.request_json() if exchange.request_body else {}
+        except ValueError:
+            return errors.invalid_body("not valid JSON").reply()
+        if not isinstance(body, dict):
+            return errors.invalid_body("not a JSON object").reply()
+        call.body = body
+        return usage.prepare(call, self._filter.estimator)
+
+    def _run(self, steps: Sequence[Step], start: int = 0) -> Answer:
+        """Ask the policies in order."""
+        call = self._call
+        for i in range(start, len(steps)):
+            answer = steps[i].run(call)
+            if answer is not None:
+                return answer if isinstance(answer, Reply) else self._continue(answer, steps, i)
+        return None
+
+    async def _continue(self, answer: Awaitable[Reply | None], steps: Sequence[Step], position: int) -> Reply | None:
+        reply = await steps[position].finish(self._call, answer)
+        return reply or await _resolved(self._run(steps, position + 1))
+
+    async def _reserve(self, chain: Compiled, answer: Answer, before: dict[str, Any], began: float) -> Reply | None:
+        """Reserve what the request may use, or the policy's answer does; with that it goes on, or is refused."""
+        call, owner, account = self._call, self._filter, self._account
+        assert account is not None  # noqa: S101 - made before the chain runs
+        reply = await _resolved(answer)
+        if reply is None and call.edited is not None and call.body != before:
+            reply = reserving.again(call, chain, owner.estimator)
+        if reply is None or reply.status < 400:
+            if reply is not None:
+                reserving.requests_only(call)
+            reply = await reserving.reserve(account, owner.estimator, owner.accounting.store) or reply
+        if reply is None:
+            self._forwarded = True
+            if call.edited is not None:
+                self._exchange.replace_request_body(orjson.dumps(call.edited), call.edited)
+        return self._ended(reply, began)
+
+    def _ended(self, reply: Reply | None, began: float) -> Reply | None:
+        """End a hook: count its time, and give a reply the headers that belong to every answer."""
+        account = self._account
+        if account is not None:
+            account.overhead_s += perf_counter() - began
+        if reply is None:
+            return None
+        headers = {**self._call.headers, **reply.headers}
+        if account is not None:
+            headers[OVERHEAD_HEADER] = f"{account.overhead_s * 1000:.3f}"
+        self._reply = Reply(reply.status, reply.body, headers, reply.details)
+        return self._reply
+
+    async def _ended_later(self, answer: Awaitable[Reply | None], began: float) -> Reply | None:
+        return self._ended(await answer, began)
+
+    # the answer
+
+    def on_response_headers(self) -> Answer:
+        """Begin to read what was used; tell the client about its limits."""
+        call, account, owner = self._call, self._account, self._filter
+        if account is None:
+            return None
+        headers = self._exchange.response_headers
+        if account.granted:
+            self._reader = UsageReader(call, self._status, headers.get("content-type"), owner.estimator)
+            self._left = _number(headers.get("content-length"), -1)
+        if self._chain is not None:
+            for policy in self._chain.responders:
+                policy.on_response(call)
+        self._kept = [] if call.keep_response else None
+        changes = self._exchange.response_changes.set
+        changes.update(call.headers)
+        changes[OVERHEAD_HEADER] = f"{account.overhead_s * 1000:.3f}"
+        owner.metrics.overhead.add(account.overhead_s)
+        return None
+
+    def on_response_chunk(self, chunk: bytes, last: bool) -> ChunkAnswer:
+        """Read usage; hold the end of the answer until it is booked."""
+        reader, account = self._reader, self._account
+        if account is None or reader is None:
+            return chunk
+        out = reader.feed(chunk, last)
+        if self._kept is not None:
+            self._keep(out)
+        self._left -= len(chunk)
+        if account.closed or not (last or self._left == 0 or chunk.endswith(STREAM_END)):
+            return out
+        future = self._close(account, ending.of_answer(self._status, reader))
+        return out if future is None or future.done() else self._hold(future, out)
+
+    async def _hold(self, future: "asyncio.Future[None]", out: bytes) -> bytes:
+        if not await until(future, HOLD_S):
+            self._filter.metrics.settlements.counts[("late",)] += 1
+        return out
+
+    def _keep(self, out: bytes) -> None:
+        assert self._kept is not None  # noqa: S101 - asked before
+        self._kept.append(out)
+        if sum(map(len, self._kept)) > MAX_KEPT:
+            self._kept = None
+
+    # the end
+
+    def on_end(self, outcome: Outcome) -> None:
+        """Settle what is not settled, and tell policies and observers."""
+        call, account, owner = self._call, self._account, self._filter
+        if account is None:
+            end = self._end(outcome)
+            owner.metrics.requests.counts[UNKNOWN, end.outcome.value, end.code] += 1
+            return
+        if not account.closed:
+            self._close(account, self._end(outcome))
+        if self._kept is not None and outcome.ending is Ending.COMPLETE:
+            call.response = b"".join(self._kept)
+        if self._chain is not None:
+            for policy in self._chain.enders:
+                policy.on_done(call, outcome)
+        for observer in owner.observers:
+            observer(call, account.record, outcome)
+
+    def _end(self, outcome: Outcome) -> End:
+        account, estimator = self._account, self._filter.estimator
+        reserved = account is not None and account.granted
+        if self._reply is not None and outcome.ending is Ending.DENIED:
+            return ending.of_reply(self._reply, reserved=reserved)
+        if self._status:
+            return ending.of_cut_answer(self._call, self._status, self._reader, outcome, estimator)
+        return ending.of_silence(self._call, outcome, estimator, charged=self._forwarded and reserved)
+
+    def _close(self, account: Account, end: End) -> "asyncio.Future[None] | None":
+        first = self._reader.first_token_at if self._reader is not None else None
+        ttft_ms = None if first is None else int((first - self._call.started) * 1000)
+        return account.close(end.outcome, end.status, end.tokens, code=end.code, ttft_ms=ttft_ms)
+
+    @property
+    def _status(self) -> int:
+        """Of the upstream's answer; 0 if there is none yet."""
+        return _number(self._exchange.response_headers.get(":status"), 0)
+
+
+async def _resolved(answer: Answer) -> Reply | None:
+    return answer if answer is None or isinstance(answer, Reply) else await answer
+
+
+def _number(text: str, default: int) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else default
+
+
+def _lists_models(call: Call) -> bool:
+    """Tell whether it is `GET /v1/models` or `GET /v1/models/{id}`: open to every caller that is known."""
+    path = call.operation
+    return call.exchange.request_headers.get(":method") == "GET" and (
+        path == MODELS_PATH or path.startswith(MODELS_PATH + "/")
+    )

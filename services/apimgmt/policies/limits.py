@@ -1,0 +1,72 @@
+"""Limits: what the request may use at most is charged against every limit that binds its caller.
+
+This policy only says what to charge; the pipeline reserves it after all policies have passed, in one atomic step, and
+`ratelimit.py` turns a refusal into an answer.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from services.apimgmt import pricing, ratelimit, windows
+from services.apimgmt.call import BoundLimit, Call, Finding, Verdict
+from services.apimgmt.domain import LimitKind, Scope
+from services.apimgmt.policies.api import Policy
+from services.apimgmt.store.api import Charge
+from services.apimgmt.windows import Spans
+from services.bodyrouter.headers import BASE_MODEL_HEADER
+from services.extproc.api import Answer
+from services.extproc.config import ConfigModel
+
+
+class LimitsSettings(ConfigModel):
+    """Nothing to set: limits belong to products, organizations, groups, teams and developers."""
+
+
+class LimitsPolicy(Policy[LimitsSettings]):
+    """See the module's text."""
+
+    name: ClassVar[str] = "limits"
+    settings_model = LimitsSettings
+
+    def check(self, call: Call) -> Answer:
+        """Add a charge for each limit; refuse what no limit could ever grant."""
+        product = call.product
+        if product is None:
+            return None
+        spans, amounts = windows.spans(call.now), amounts_of(call)
+        charges, limits, model, shadow = call.charges, call.limits, call.model, call.shadow
+        for bound in product.limits:
+            if bound.models is not None and model not in bound.models:
+                continue
+            limit = bound.limit
+            made = charge(bound, model, amounts[limit.counts], spans, enforced=not shadow and limit.mode == "enforce")
+            if made.amount > made.ceiling:
+                if limit.mode == "enforce":
+                    return ratelimit.too_large(bound, made.amount)
+                call.findings.append(Finding(limit.name, Verdict.DENY, ratelimit.code(limit), shadow=True))
+            charges.append(made)
+            limits.append(bound)
+        return None
+
+
+def amounts_of(call: Call) -> Mapping[LimitKind, int]:
+    """Return what a request may use at most, by what limits count."""
+    plan = call.product.plan if call.product else None
+    cost = 0
+    if plan is not None:
+        base = call.exchange.request_headers.get(BASE_MODEL_HEADER)
+        cost = pricing.ceiling(plan, call.model, call.prompt_tokens, call.max_output, base=base)
+    return {
+        LimitKind.REQUESTS: 1,
+        LimitKind.TOKENS: call.prompt_tokens + call.max_output,
+        LimitKind.CONCURRENT: 1,
+        LimitKind.COST: cost,
+    }
+
+
+def charge(bound: BoundLimit, model: str, amount: int, spans: Spans, *, enforced: bool = True) -> Charge:
+    """Return the charge of `amount` against a limit, in the window that `spans` has for it."""
+    limit = bound.limit
+    slot, slots, expires, _ = spans[limit.window, limit.rolling]
+    counter = f"{bound.prefix}|{model}" if limit.scope is Scope.MODEL else bound.prefix
+    return Charge(counter, slot, slots, expires, amount, limit.amount, enforced)

@@ -1,0 +1,50 @@
+"""The reservation of a request: what is asked of the store, and what a client hears if it says no."""
+
+import asyncio
+
+from services.apimgmt import errors, ratelimit
+from services.apimgmt.account import Account
+from services.apimgmt.call import Call
+from services.apimgmt.chain import Compiled
+from services.apimgmt.domain import LimitKind
+from services.apimgmt.store.api import Store, StoreError
+from services.apimgmt.usage import request as usage
+from services.apimgmt.usage.estimator import Estimator
+from services.extproc.api import Reply
+
+
+async def reserve(account: Account, estimator: Estimator, store: Store) -> Reply | None:
+    """Reserve all charges of the call in one step. Return the refusal, if it is one."""
+    call = account.call
+    future = account.open(usage.unanswered(call, estimator))
+    try:
+        grant = await asyncio.shield(future)  # a request that is given up must not leave a grant that nobody knows of
+    except StoreError:
+        return errors.ledger_away().reply()
+    ratelimit.headers(call, grant)
+    if not grant.granted:
+        return await ratelimit.refuse(call, grant, store)
+    ratelimit.note_shadow(call, grant)
+    return None
+
+
+def requests_only(call: Call) -> None:
+    """Leave the charges that a policy's own answer makes: requests count, tokens and money do not."""
+    pairs = zip(call.limits, call.charges, strict=True)
+    counted = [(bound, charge) for bound, charge in pairs if bound.limit.counts is LimitKind.REQUESTS]
+    call.limits, call.charges = [bound for bound, _ in counted], [charge for _, charge in counted]
+
+
+def again(call: Call, chain: Compiled, estimator: Estimator) -> Reply | None:
+    """Work out anew what a request may use whose body a policy changed. Return the refusal, if it is one."""
+    refusal = usage.prepare(call, estimator)
+    if refusal is not None:
+        return refusal
+    call.charges.clear()
+    call.limits.clear()
+    call.paces.clear()
+    for step in chain.counting:
+        answer = step.run(call)
+        if isinstance(answer, Reply):
+            return answer
+    return None
