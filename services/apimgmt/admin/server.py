@@ -106,7 +106,7 @@ def _tls(certificates: Certificates) -> ssl.SSLContext:
 
 
 def _load(context: ssl.SSLContext, pair: tuple[bytes, bytes]) -> None:
-    """Put key and certificate into `context`. The binding to OpenSSL reads files only: one in memory, or one at once gone."""
+    """Put key and certificate into `context`. OpenSSL's binding reads files only: one in memory, or soon gone."""
     with _nameless() if hasattr(os, "memfd_create") else tempfile.NamedTemporaryFile() as file:
         file.write(b"\n".join(pair))
         file.flush()
