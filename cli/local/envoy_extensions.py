@@ -72,8 +72,11 @@ def _extension(extension: Extension) -> Config:
     if extension.forward_headers:
         patterns = [{"exact": name.lower()} for name in (*_PSEUDO_HEADERS, *extension.forward_headers)]
         processor["forward_rules"] = {"allowed_headers": {"patterns": patterns}}
-    if extension.metadata:
-        processor["metadata_options"] = {"forwarding_namespaces": {"untyped": [extension.metadata_namespace]}}
+    namespaces = [extension.metadata_namespace] if extension.metadata else []
+    if "ResponseHeaders" in extension.events and not extension.routing:
+        namespaces.append(METADATA_NAMESPACE)  # which replica has answered: picker protocol 1.0
+    if namespaces:
+        processor["metadata_options"] = {"forwarding_namespaces": {"untyped": namespaces}}
     name = f"penstock.extension.{extension.name}"
     if not extension.when and not any(extension.unless):
         return {"name": name, "typed_config": processor}
