@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.upstream import free_port
 from cli.local.health import get
 
-VERSION = "1.109.0"
+VERSION = "1.105.2"
 NAME = f"LiteLLM {VERSION}, 1 worker"
 
 _KEY = "sk-bench-0123456789abcdef"
