@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup local test test-engine test-vllm check format bench golden clean
+.PHONY: help setup local test test-tools test-engine test-vllm check format bench golden clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,10 @@ local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this mac
 
 test: $(STAMP) ## Run the default tests (under 5 minutes)
 	@$(BIN)/pytest -n 2 -m 'not vllm and not engine' $(ARGS)
+
+test-tools: ## Install what some tests need of the system: a Redis server and Chromium (Debian or Ubuntu, as root)
+	@command -v redis-server >/dev/null && command -v chromium >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server chromium >/dev/null; }
 
 test-engine: $(STAMP) ## Run the tests with a real Pulumi engine and API server; builds them once, from Go modules
 	@$(BIN)/python -m tests.support.engine.build || [ $$? -eq 3 ]  # 3: out of reach, which the tests tell as they skip
