@@ -140,6 +140,7 @@ if record ~= '' then
   -- The first write, and the one that can fail: nothing is half done.
   local added = redis.pcall('XADD', KEYS[3], ARGV[4] .. '-*', 'r', record)
   if type(added) == 'table' and added.err then
+    if not string.find(added.err, 'equal or smaller', 1, true) then return added end
     -- A later record is there: ids only grow, so this one gets the last one's time.
     local info, last = redis.call('XINFO', 'STREAM', KEYS[3]), ARGV[4]
     for i = 1, #info, 2 do
