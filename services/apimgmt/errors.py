@@ -178,6 +178,13 @@ def operation_not_allowed(operation: str, hint: str = "") -> Refusal:
     return Refusal(403, "operation_not_allowed", f"This credential has no access to {quoted(operation)}. {hint}")
 
 
+def operation_not_allowed_for(operation: str, model: str, hint: str = "") -> Refusal:
+    """Some approved product has the operation and another the model, but none has both."""
+    text = f"This credential has no access to {quoted(operation)} with the model {quoted(model)}."
+    hint = hint or "Subscribe to a product that has it."
+    return Refusal(403, "operation_not_allowed", f"{text} {hint}")
+
+
 # 503: not known now
 
 
