@@ -309,7 +309,7 @@ class KeyRecord(ConfigModel):
     digest: str
     """Keyed hash of the whole key, hexadecimal (`keys.digest`)."""
     organization: Name
-    app: Name = ""
+    app: Name | Literal[""] = ""
     """Empty for personal keys."""
     developer: UserName
     display_name: str = ""
