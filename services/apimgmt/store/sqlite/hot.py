@@ -1,0 +1,151 @@
+"""What requests ask of the store in one turn of the event loop shares one transaction (group commit)."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement, StoreError
+from services.apimgmt.store.sqlite.requests import Requests
+from services.apimgmt.store.sqlite.schema import BUSY_S
+from services.apimgmt.store.sqlite.worker import unusable
+
+MAX_BATCH = 128
+"""Most calls in one transaction: others wait for the lock meanwhile, and so does the event loop."""
+
+RETRY_S = 0.001
+"""Until the lock is asked for again while another process has it, seconds. The event loop goes on."""
+
+MAX_AMOUNT_BITS = 53
+"""Amounts below 2**53 (as `Limit.amount`): sums of them stay whole numbers of 64 bits."""
+
+_BUSY = 5
+"""SQLITE_BUSY: the low byte of SQLite's result codes for locks."""
+
+Call = Reservation | Settlement
+Pending = tuple[Call, "asyncio.Future[Any]"]
+
+
+class Hot:
+    """Collects calls, and runs them on the event loop's own connection."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """`connection` must not wait for locks by itself (`wait_s` 0): the event loop would stand still."""
+        self._path = path
+        self._connection = connection
+        self._execute = connection.cursor().execute
+        self._requests = Requests(connection)
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[Pending] = []
+        self._busy_since: float | None = None
+        self._closed = False
+
+    def reserve(self, reservation: Reservation) -> "asyncio.Future[Grant]":
+        """See `Store.reserve`. One that is cancelled before its turn holds nothing."""
+        _check(reservation.charges, reservation.lost, "lost")
+        return self._add(reservation)
+
+    def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
+        """See `Store.settle`. Cancelling the future does not keep it from happening."""
+        _check(settlement.charges, settlement.used, "used")
+        return self._add(settlement)
+
+    async def close(self) -> None:
+        """Do what is pending, and let go."""
+        self._closed = True
+        await asyncio.gather(*(future for _, future in self._pending), return_exceptions=True)
+        self._connection.close()
+
+    def _add(self, call: Call) -> "asyncio.Future[Any]":
+        if self._closed:
+            raise StoreError(f"store {self._path}: it is closed")
+        future = self._loop.create_future()
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append((call, future))
+        return future
+
+    def _flush(self) -> None:
+        """Run one batch, and come again if there is more."""
+        batch = self._pending[:MAX_BATCH]
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self._not_begun(error)
+            return
+        self._busy_since = None
+        del self._pending[:MAX_BATCH]
+        if self._pending:
+            self._loop.call_soon(self._flush)
+        self._run(batch)
+
+    def _not_begun(self, error: sqlite3.Error) -> None:
+        now = time.monotonic()
+        busy = error.sqlite_errorcode & 0xFF == _BUSY
+        if busy and self._busy_since is None:
+            self._busy_since = now
+        if busy and self._busy_since is not None and now - self._busy_since < BUSY_S:
+            self._loop.call_later(RETRY_S, self._flush)
+            return
+        batch, self._pending, self._busy_since = self._pending, [], None
+        _answer(batch, [unusable(self._path, error)] * len(batch))
+
+    def _run(self, batch: Sequence[Pending]) -> None:
+        """Do a batch in the transaction that was begun."""
+        try:
+            results: list[Any] = [self._one(call, future) for call, future in batch]
+            self._execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whatever it is, all of the batch must hear of it
+            self._undo()
+            if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
+                self._one_by_one(batch)
+                return
+            results = [unusable(self._path, error) if isinstance(error, sqlite3.Error) else error] * len(batch)
+        _answer(batch, results)
+
+    def _one_by_one(self, batch: Sequence[Pending]) -> None:
+        """A call that cannot be done (not the database's fault) must not fail its neighbours."""
+        for pending in batch:
+            try:
+                self._execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                _answer([pending], [unusable(self._path, error)])
+            else:
+                self._run([pending])
+
+    def _one(self, call: Call, future: "asyncio.Future[Any]") -> Grant | StoreError | None:
+        """Return the answer; a StoreError is one that left nothing."""
+        if isinstance(call, Settlement):
+            self._requests.settle(call)
+            return None
+        if future.cancelled():
+            return None
+        try:
+            return self._requests.reserve(call)
+        except StoreError as error:
+            return error
+
+    def _undo(self) -> None:
+        self._requests.rolled_back()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def _check(charges: Sequence[Charge], amounts: Sequence[int], name: str) -> None:
+    if len(amounts) != len(charges):
+        raise StoreError(f"{name} has {len(amounts)} amounts for {len(charges)} charges; expected one for each")
+    for charge, amount in zip(charges, amounts, strict=True):
+        if charge.amount >> MAX_AMOUNT_BITS or amount >> MAX_AMOUNT_BITS:
+            raise StoreError(f"counter {charge.counter}: expected amounts from 0 to 2**{MAX_AMOUNT_BITS} - 1")
+
+
+def _answer(batch: Sequence[Pending], results: Sequence[Any]) -> None:
+    for (_, future), result in zip(batch, results, strict=True):
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
