@@ -13,11 +13,15 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from services.apimgmt.call import Call
+from services.apimgmt.conditions import compile_condition
 from services.apimgmt.domain import PolicyUse, Product
 from services.apimgmt.metrics import Metrics
 from services.apimgmt.policies import REGISTRY
+from services.apimgmt.policies.access import AccessPolicy
 from services.apimgmt.policies.api import Policy, Stage, Tools
-from services.apimgmt.step import Condition, Step
+from services.apimgmt.step import Step
+from services.extproc.api import Reply
 from services.extproc.config import ConfigError, Problem, problems_of
 
 ORDER = (
@@ -83,7 +87,7 @@ def compile_chain(uses: Iterable[PolicyUse], tools: Tools, metrics: Metrics, ins
     steps = []
     for use in uses:
         policy = instance(use, tools, instances)
-        condition = _condition(use.when) if use.when is not None else None
+        condition = compile_condition(use.when) if use.when is not None else None
         steps.append(Step(policy, metrics.tally(use.policy), condition, shadow=use.mode == "shadow"))
     return steps
 
@@ -112,13 +116,13 @@ def instance(use: PolicyUse, tools: Tools, instances: Instances) -> Policy[Any]:
 
 
 def problems(
-    policies: Sequence[PolicyUse], tools: Tools, product: Product | None = None, path: str = ""
+    policies: Sequence[PolicyUse], tools: Tools | None, product: Product | None = None, path: str = ""
 ) -> list[Problem]:
     """Return everything that keeps a chain from being compiled.
 
     Args:
         policies: of the config.
-        tools: as policies get them; nothing is started.
+        tools: as policies get them; nothing is started. None before there are any: the settings' shape is looked at.
         product: looks at its changes instead of `policies`.
         path: what the problems' paths begin with, e.g. `products[2].`.
     """
@@ -152,10 +156,13 @@ def _fixed(use: PolicyUse, where: str, product: Product | None) -> list[Problem]
 
 
 def _settings_problems(
-    use: PolicyUse, cls: type[Policy[Any]], where: str, tools: Tools, instances: Instances
+    use: PolicyUse, cls: type[Policy[Any]], where: str, tools: Tools | None, instances: Instances
 ) -> list[Problem]:
     try:
-        instance(use, tools, instances)
+        if tools is None:
+            cls.settings_model.model_validate(use.settings)
+        else:
+            instance(use, tools, instances)
     except ValidationError as error:
         return [
             Problem(f"{where}.settings{'.' if p.path else ''}{p.path}", p.value, p.expected, p.fix)
@@ -172,14 +179,10 @@ def _condition_problems(use: PolicyUse, where: str) -> list[Problem]:
     if use.when is None:
         return []
     try:
-        _condition(use.when)
+        compile_condition(use.when)
     except ValueError as error:
         return [Problem(f"{where}.when", use.when, str(error), "correct the condition")]
     return []
-
-
-def _condition(text: str) -> Condition:
-    raise ValueError("conditions are not available")
 
 
 def _place(chain: Sequence[PolicyUse], name: str) -> int:
@@ -206,6 +209,14 @@ class Chains:
         """By the product's name."""
         self.broken: Mapping[str, str] = {}
         """Products whose chains cannot be compiled (written by another version), with the reason."""
+
+    def recheck(self, call: Call) -> Reply | None:
+        """Let `access` look at the body's model, where no header named one."""
+        for step in self.head:
+            if isinstance(step.policy, AccessPolicy):
+                answer = step.policy.recheck(call)
+                return step.judge(call, answer) if isinstance(answer, Reply) else None
+        return None
 
     async def use(self, policies: Sequence[PolicyUse], products: Iterable[Product]) -> None:
         """Compile all chains, start what is new, put them to use, then stop what nobody uses any more."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from services.apimgmt import ending, errors, reserving
+from services.apimgmt import ending, errors, identity, reserving
 from services.apimgmt.account import Account
 from services.apimgmt.accounting import HOLD_S, Accounting, until
 from services.apimgmt.call import MAX_KEPT, Call
@@ -23,14 +23,10 @@ from services.apimgmt.step import Step
 from services.apimgmt.usage import request as usage
 from services.apimgmt.usage.estimator import Estimator
 from services.apimgmt.usage.response import UsageReader
-from services.bodyrouter.operations import MODELS_PATH
 from services.extproc.api import Answer, BodyMode, ChunkAnswer, Ending, Exchange, Filter, FilterStream, Outcome, Reply
 
 OVERHEAD_HEADER = "x-penstock-overhead-ms"
 """Response header: milliseconds that the request spent here until it went on."""
-
-FAMILY = "x-penstock-"
-"""Beginning of the headers that tell who asks; whatever a client sent of it is removed."""
 
 STREAM_END = b"data: [DONE]\n\n"
 """End of a stream of server-sent events (OpenAI API reference, "Streaming"): the client is done when it has this."""
@@ -102,10 +98,7 @@ class ApiManagementStream(FilterStream):
     def on_request_headers(self) -> Answer:
         """Find out who asks and for what; run the policies that need no body."""
         began = perf_counter()
-        remove = self._exchange.request_changes.remove
-        for name, _ in self._exchange.request_headers:
-            if name.startswith(FAMILY):
-                remove.add(name)
+        identity.clean(self._exchange)
         answer = self._run(self._filter.chains.head)
         if answer is None:
             answer = self._admit()
@@ -118,17 +111,16 @@ class ApiManagementStream(FilterStream):
     def on_request_body(self) -> Answer:
         """Run the policies of the product, then reserve."""
         began = perf_counter()
-        chain = self._chain
-        if chain is None:
+        if self._chain is None:
             self._forwarded = True
             return None
         answer: Answer = self._prepare()
         before = dict(self._call.body)
         if answer is None:
-            answer = self._run(chain.body)
+            answer = self._run(self._chain.body)
         if isinstance(answer, Reply) and answer.status >= 400:
             return self._ended(answer, began)
-        return self._reserve(chain, answer, before, began)
+        return self._reserve(self._chain, answer, before, began)
 
     def _admit(self) -> Answer:
         """The head of the chain has passed: open the books, go on with the product's own chain."""
@@ -136,14 +128,16 @@ class ApiManagementStream(FilterStream):
         if call.caller is None:
             return errors.missing_credentials().reply()
         self._account = Account(owner.accounting, call)
-        if call.product is None:
-            return None if _lists_models(call) else errors.operation_not_allowed(call.operation).reply()
-        name = call.product.product.name
-        chain = owner.chains.products.get(name)
+        if call.product is None:  # the list of models: open to every caller that is known
+            return None
+        chain = self._chain = self._chain_of(call)
         if chain is None:
-            return errors.broken_product(name).reply()
-        self._chain = chain
+            return errors.broken_product(call.product.product.name).reply()
         return self._run(chain.headers) if chain.headers else None
+
+    def _chain_of(self, call: Call) -> Compiled | None:
+        product = call.product
+        return None if product is None else self._filter.chains.products.get(product.product.name)
 
     async def _admit_later(self, waiting: Awaitable[Reply | None]) -> Reply | None:
         return await waiting or await _resolved(self._admit())
@@ -158,6 +152,12 @@ class ApiManagementStream(FilterStream):
         if not isinstance(body, dict):
             return errors.invalid_body("not a JSON object").reply()
         call.body = body
+        if not call.model:  # no body router in front
+            answer = self._filter.chains.recheck(call)
+            chain = self._chain_of(call)
+            if answer is not None or chain is None:
+                return answer or errors.broken_product("").reply()
+            self._chain = chain
         return usage.prepare(call, self._filter.estimator)
 
     def _run(self, steps: Sequence[Step], start: int = 0) -> Answer:
@@ -297,11 +297,3 @@ async def _resolved(answer: Answer) -> Reply | None:
 
 def _number(text: str, default: int) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else default
-
-
-def _lists_models(call: Call) -> bool:
-    """Tell whether it is `GET /v1/models` or `GET /v1/models/{id}`: open to every caller that is known."""
-    path = call.operation
-    return call.exchange.request_headers.get(":method") == "GET" and (
-        path == MODELS_PATH or path.startswith(MODELS_PATH + "/")
-    )
