@@ -18,13 +18,11 @@ class UsageReader:
 
     __slots__ = ("_call", "_estimator", "_reader", "_status", "_told")
 
-    def __init__(
-        self, call: Call, status: int, content_type: str, estimator: Estimator, *, content_encoding: str = ""
-    ) -> None:
-        """`content_encoding`: an answer that is packed passes as it is, and its use is estimated."""
+    def __init__(self, call: Call, status: int, content_type: str, estimator: Estimator) -> None:
+        """To be made when the answer's headers have come. A packed answer passes as it is, and is estimated."""
         self._call, self._status, self._estimator = call, status, estimator
         self._told: Tokens | None = None
-        packed = content_encoding.strip().lower() not in ("", "identity")
+        packed = call.exchange.response_headers.get("content-encoding").strip().lower() not in ("", "identity")
         self._reader: StreamReader | AnswerReader
         if content_type.lower().startswith("text/event-stream") and not packed:
             self._reader = StreamReader(call.strip_usage)

@@ -15,6 +15,9 @@ import orjson
 from services.apimgmt.usage.sse import Splitter, data_of, with_data
 from services.apimgmt.usage.tokens import Tokens, from_usage
 
+_DONE = b"[DONE]\n\n"
+"""End of a stream's last event (OpenAI API reference)."""
+
 _WITHOUT_CONTENT = re.compile(rb'"(?:content|text)":\s*""|"delta":\s*\{\}|"choices":\s*\[\]')
 """Events that tell a role, an end or usage, but no text."""
 
@@ -38,6 +41,7 @@ class StreamReader:
         self.running: Tokens | None = None
         """Usage up to here (`continuous_usage_stats`)."""
         self.complete = False
+        """The last event has come."""
 
     def feed(self, chunk: bytes, last: bool) -> bytes:
         """Return what goes on in place of `chunk`: without `strip` always the chunk itself."""
@@ -48,6 +52,7 @@ class StreamReader:
             and not self._held
             and b'"usage"' not in chunk
             and chunk.endswith(b"\n\n")
+            and not chunk.endswith(_DONE)
             and not (self._strip and b'"finish_reason":"' in chunk)
         ):
             self.events += chunk.count(b"\n\n")
@@ -95,6 +100,7 @@ class StreamReader:
             if self.first_at is None:
                 self.first_at = time.perf_counter()
         if b'"usage"' not in event:
+            self.complete = self.complete or data_of(event) == b"[DONE]"
             return None
         try:
             parsed = orjson.loads(data_of(event))

@@ -8,6 +8,7 @@ from services.apimgmt.usage.estimator import Estimator
 from services.apimgmt.usage.request import prepare
 from services.apimgmt.usage.response import UsageReader
 from services.apimgmt.usage.tokens import MAX_TOKENS, Tokens, from_usage
+from services.extproc.api import Headers
 from tests.unit.apimgmt.usage.calls import CHAT, call_of
 from tests.unit.apimgmt.usage.recordings import chat_stream, recorded
 
@@ -16,12 +17,12 @@ SSE = "text/event-stream; charset=utf-8"
 ANSWER = b'{"choices":[{"message":{"content":"\\"usage\\":{\\"prompt_tokens\\":1}"}}],"usage":%b,"metrics":null}'
 
 
-def opened(body=None, path=CHAT, status=200, content_type=JSON, estimator=None, **more):
+def opened(body=None, path=CHAT, status=200, content_type=JSON, estimator=None):
     estimator = estimator or Estimator()
     body = body or {"messages": [{"role": "user", "content": "x" * 1000}], "max_tokens": 500}
     call = call_of(body, path)
     assert prepare(call, estimator) is None
-    return UsageReader(call, status, content_type, estimator, **more)
+    return UsageReader(call, status, content_type, estimator)
 
 
 def fed(reader, data, step=1 << 20, last=True):
@@ -138,6 +139,15 @@ def test_a_stream_with_running_usage_that_was_cut_off_keeps_its_prompt():
     assert tokens == Tokens(6, 0, 3, 0, True)
 
 
+def test_usage_with_the_last_content_counts_when_the_end_has_come():
+    usage = b',"usage":{"prompt_tokens":9,"completion_tokens":4}}\n\n'
+    events = chat_stream(usage=False).replace(b',"system_fingerprint":"vllm-0.32.0"}\n\n', usage)
+    for step in (10, 1 << 20):
+        assert fed(opened(content_type=SSE), events, step, last=False) == Tokens(9, 0, 4, 0)
+    cut = fed(opened(content_type=SSE), events.partition(b"data: [DONE]")[0], last=False)
+    assert cut == Tokens(9, 0, 4, 0, True)
+
+
 def test_what_streams_with_usage_taught_helps_those_without():
     estimator = Estimator()
     for _ in range(30):
@@ -171,8 +181,10 @@ def test_an_answer_in_the_background_is_booked_at_its_longest():
 
 
 def test_a_packed_answer_passes_as_it_is():
-    reader = opened({"messages": [], "stream": True}, content_type=SSE, content_encoding="gzip")
-    tokens = fed(reader, b"\x1f\x8b\n\n" * 100, 7)
+    call = call_of({"messages": [], "stream": True})
+    call.exchange.response_headers = Headers([("content-encoding", b"gzip")])
+    prepare(call, Estimator())
+    tokens = fed(UsageReader(call, 200, SSE, Estimator()), b"\x1f\x8b\n\n" * 100, 7)
     assert tokens is not None
     assert tokens.estimated
 
