@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from services.apimgmt.admin import problems
+from services.apimgmt.admin import apps, describe, entities, insight, keys, maps, me, problems, reports
 from services.apimgmt.admin.access import PREFIX
 from services.apimgmt.admin.context import AdminContext
 from services.apimgmt.admin.shield import Shield
+from services.apimgmt.domain import Kind
 
 DESCRIPTION = """\
 Manage organizations, teams, developers, apps, keys, products and limits; read usage, audit trail and ledger.
@@ -41,11 +42,11 @@ def create_app(context: AdminContext, routers: Sequence[APIRouter] = ()) -> Fast
     app.add_middleware(Shield, large=LARGE)
     for router in (*api_routers(), *routers):
         app.include_router(router)
+    describe.complete(app)
     return app
 
 
 def api_routers() -> Sequence[APIRouter]:
     """Return the routers of the admin API itself."""
-    from services.apimgmt.admin import me
-
-    return (me.router,)
+    documents = [entities.router_of(kind) for kind in Kind]
+    return (me.router, *documents, apps.router, *keys.routers, maps.router, reports.router, insight.router)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.apimgmt.policies.api import Tools
 from services.apimgmt.settings import Settings
 from services.apimgmt.store.api import Store
 
@@ -23,8 +24,10 @@ class AdminContext:
     """Unix seconds; `time.time`, or what a test sets."""
     admin_token: str | None = None
     """PENSTOCK_ADMIN_TOKEN: opens everything, for the first steps and for automation. None: personal keys only."""
-    kvm_key: bytes = b""
-    """What values of key-value maps are sealed with (`kvm`). Empty: values cannot be set."""
+    seal: Callable[[str, str, str], str] | None = None
+    """Seals a value of a key-value map: (map, entry, value) -> what is stored. None: values cannot be set."""
+    tools: Tools | None = None
+    """What policies of products are made with to check them; without it only those that need nothing can be."""
     directory: Any = None
     """`directory.Directory` of the data path in this process, if it has one."""
     extras: dict[str, Any] = field(default_factory=dict)

@@ -11,21 +11,14 @@ from weakref import WeakKeyDictionary
 
 from services.apimgmt import references
 from services.apimgmt.admin.access import Access
+from services.apimgmt.admin.checks import product_problems
+from services.apimgmt.admin.context import AdminContext
 from services.apimgmt.admin.problems import ProblemError, invalid
 from services.apimgmt.declared import holds_keys
 from services.apimgmt.differences import public
-from services.apimgmt.domain import ENTITIES, Entity, Kind
+from services.apimgmt.domain import ENTITIES, Entity, Kind, Product
 from services.apimgmt.references import Key, label
 from services.apimgmt.store.api import AuditEntry, Change, Conflict, Document, Store
-from services.extproc.config import Problem
-
-Check = Callable[[Entity, Sequence[Document]], Sequence[Problem]]
-"""Further checks of a kind: (what is to be saved, all documents) -> problems."""
-
-CHECKS: dict[Kind, list[Check]] = {}
-"""By kind; modules that know more about one add to it."""
-
-ATTEMPTS = 5
 
 _locks: WeakKeyDictionary[Store, asyncio.Lock] = WeakKeyDictionary()
 
@@ -57,7 +50,9 @@ async def save(access: Access, before: Document | None, entity: Entity, *, decla
     change = Change(*key, body, declared, before.revision if before else 0)
     action = "update" if before else "create"
     async with lock(access.context.store):
-        await _commit(access, change, _audit(access, action, key, before, body), lambda d: _refuse(entity, d))
+        await _commit(
+            access, change, _audit(access, action, key, before, body), lambda d: _refuse(access.context, entity, d)
+        )
     document = await access.context.store.get(*key)
     if document is None:
         raise Conflict(f"{label(key)} was deleted meanwhile")
@@ -117,12 +112,12 @@ async def _commit(
         raise
 
 
-def _refuse(entity: Entity, documents: Sequence[Document]) -> None:
+def _refuse(context: AdminContext, entity: Entity, documents: Sequence[Document]) -> None:
     key, body = references.key_of(entity), references.body_of(entity)
     known: Collection[Key] = {(d.kind, d.organization, d.name) for d in documents} | {key}
     problems = references.missing(key, body, known)
-    for check in CHECKS.get(entity.kind, ()):
-        problems += check(entity, documents)
+    if isinstance(entity, Product):
+        problems += product_problems(context, entity, documents)
     if problems:
         raise invalid(f"the {references.SINGULAR[entity.kind]} {entity.name}", problems)
 
