@@ -151,3 +151,10 @@ def server(folder: Path, *, password: str = PASSWORD, cluster: bool = False, tls
         yield running.start()
     finally:
         running.kill()
+
+
+@contextlib.contextmanager
+def valkey_place(folder: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, str]]]:
+    """Run a server; give the settings (as in a config file) and the environment of stores on it. Raises NoServer."""
+    with server(folder / "valkey") as running:
+        yield running.settings.model_dump(mode="json", by_alias=True, exclude_none=True), running.environ

@@ -36,7 +36,7 @@ class Directory:
 
     async def get(self, kind: Kind, organization: str, name: str) -> Document | None:
         """See `Store.get`."""
-        field = f"{kind}/{organization}/{name}"
+        field = f"{kind}/{_member(organization, name)}"
         value = await self._client.run(DIRECTORY, ("HGET", f"{DIRECTORY_PREFIX}docs", field))
         return None if value is None else _document(field.encode(), value)
 
@@ -44,9 +44,10 @@ class Directory:
         """See `Store.page`."""
         first, last = "-", "+"
         if organization is not None:
-            first, last = f"[{organization}/", f"({organization}0"  # 0 follows / in ASCII
-        if after and (organization is None or after >= f"{organization}/"):
-            first = f"({after}"
+            first, last = f"[{_member(organization, '')}", f"({organization}\x01"
+        if after:
+            place = _member(*after.partition("/")[::2])
+            first = max(first, f"({place}", key=lambda bound: bound[1:])
         flat = await self._script(scripts.PAGE, kind, first, last, limit)
         return [_document(field, value) for field, value in zip(flat[::2], flat[1::2], strict=True)]
 
@@ -56,7 +57,7 @@ class Directory:
         args: list[Arg] = [secrets.token_hex(8), len(changes), len(audit)]
         for c in changes:
             expected = "" if c.expected is None else c.expected
-            args += (c.kind, f"{c.organization}/{c.name}", expected, "delete" if c.body is None else "put")
+            args += (c.kind, _member(c.organization, c.name), expected, "delete" if c.body is None else "put")
             args.append(b"" if c.body is None else b"\n%d\n%d\n%b" % (c.declared, updated, orjson.dumps(c.body)))
         args += audit_args(audit)
         done, *rest = await self._script(scripts.CHANGE, *args)
@@ -92,12 +93,12 @@ class Directory:
         value = await self._client.run(DIRECTORY, ("HGET", f"{DIRECTORY_PREFIX}notes", name))
         if value is None:
             return 0, b""
-        version, _, content = value.partition(b"\n")
+        version, _, content = value.split(b"\n", 2)
         return int(version), content
 
     async def put_note(self, name: str, value: bytes, expected: int) -> int:
         """See `Store.put_note`."""
-        version = await self._script(scripts.PUT_NOTE, name, value, expected)
+        version = await self._script(scripts.PUT_NOTE, name, value, expected, secrets.token_hex(8))
         if version < 0:
             raise Conflict(f"note {name}: not at version {expected} any more; read it again")
         return int(version)
@@ -115,8 +116,14 @@ def audit_args(audit: Sequence[AuditEntry]) -> list[Arg]:
     return args
 
 
+def _member(organization: str, name: str) -> str:
+    """Return an entry of a kind's index: sorted by bytes, they are in the order of (organization, name)."""
+    return f"{organization}\0{name}"
+
+
 def _document(field: bytes, value: bytes) -> Document:
-    kind, organization, name = field.decode().split("/", 2)
+    kind, _, member = field.decode().partition("/")
+    organization, _, name = member.partition("\0")
     revision, declared, updated, body = value.split(b"\n", 3)
     return Document(Kind(kind), organization, name, orjson.loads(body), int(revision), declared == b"1", int(updated))
 

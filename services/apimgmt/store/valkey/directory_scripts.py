@@ -157,12 +157,12 @@ return 1
 
 PUT_NOTE = Script.of(
     """
--- ARGV: name, value, expected version. Returns the new version, or -1 if another one is stored.
--- A repeated call finds its own value one version on.
+-- ARGV: name, value, expected version, transaction. Returns the new version, or -1 if another one is stored.
+-- A repeated call finds what it wrote.
 local P, expected = KEYS[1], tonumber(ARGV[3])
 local stored = redis.call('HGET', P .. 'notes', ARGV[1])
 local version = stored and tonumber(string.match(stored, '^%d+')) or 0
-local value = string.format('%.0f', expected + 1) .. '\\n' .. ARGV[2]
+local value = string.format('%.0f', expected + 1) .. '\\n' .. ARGV[4] .. '\\n' .. ARGV[2]
 if stored == value then return version end
 if version ~= expected then return -1 end
 redis.call('HSET', P .. 'notes', ARGV[1], value)

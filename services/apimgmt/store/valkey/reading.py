@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from services.apimgmt.store.api import SUMS, StoreError, UsageQuery, UsageRow
+from services.apimgmt.store.api import DIMENSIONS, SUMS, StoreError, UsageQuery, UsageRow
 from services.apimgmt.store.valkey import layout
 from services.apimgmt.store.valkey.client import Client
 from services.apimgmt.store.valkey.hot import Hot
@@ -66,6 +66,10 @@ class Reading:
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         """See `Store.usage`. Sums are written with the records: nothing lags."""
+        unknown = [name for name in (*query.group_by, *query.where) if name not in DIMENSIONS]
+        if unknown:
+            raise StoreError(f"usage: {unknown[0]!r}: expected one of {', '.join(DIMENSIONS)}")
+        bucket_start(0, query.bucket)
         names = await self._hot.organizations() if query.organization is None else [query.organization]
         rows: dict[tuple[int, tuple[str, ...]], list[float]] = {}
         for name in names:
@@ -83,6 +87,9 @@ class Reading:
         self, organization: str, query: UsageQuery, rows: dict[tuple[int, tuple[str, ...]], list[float]]
     ) -> None:
         tag, prefix = layout.tag_of(organization), layout.prefix_of(organization)
+        where = dict(query.where)
+        if query.organization is not None:
+            where.setdefault("organization", query.organization)
         first, last = query.since // layout.HOUR_S, query.until // layout.HOUR_S
         hours = await self._client.run(tag, ("ZRANGEBYSCORE", f"{prefix}hours", first, f"({last}"))
         for at in range(0, len(hours), PIECE):
@@ -92,7 +99,7 @@ class Reading:
                 start = bucket_start(hour * layout.HOUR_S, query.bucket)
                 for field, value in zip(table[::2], table[1::2], strict=True):
                     has = layout.split_dimensions(field)
-                    if _fits(has, query.where):
+                    if _fits(has, where):
                         group = tuple(has[name] for name in query.group_by)
                         _add(rows.setdefault((start, group), [0.0] * len(SUMS)), value)
 
@@ -124,7 +131,7 @@ def bucket_start(time: int, bucket: str) -> int:
         return int(datetime(day.year, day.month, 1, tzinfo=UTC).timestamp())
     seconds = {"hour": layout.HOUR_S, "day": 86_400}.get(bucket)
     if seconds is None:
-        raise StoreError(f"bucket: {bucket!r}: expected hour, day, month or all")
+        raise StoreError(f"usage: bucket {bucket!r}: expected hour, day, month or all")
     return time - time % seconds
 
 

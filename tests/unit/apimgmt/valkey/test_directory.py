@@ -157,11 +157,15 @@ async def test_audit_pages(store: ValkeyStore) -> None:
     assert newest[0].after == {"name": "t5"}
 
 
-async def test_notes(store: ValkeyStore) -> None:
+async def test_notes(store: ValkeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await store.note("export") == (0, b"")
     assert await store.put_note("export", b"a\nb\x00", 0) == 1
     assert await store.note("export") == (1, b"a\nb\x00")
     with pytest.raises(Conflict):
         await store.put_note("export", b"other", 0)
     assert await store.put_note("export", b"c", 1) == 2
-    assert await store.put_note("export", b"c", 1) == 2, "a repeated call"
+    with pytest.raises(Conflict):
+        await store.put_note("export", b"c", 1)
+    monkeypatch.setattr(directory.secrets, "token_hex", lambda _: "same")
+    assert await store.put_note("export", b"d", 2) == 3
+    assert await store.put_note("export", b"d", 2) == 3, "a repeated call"
