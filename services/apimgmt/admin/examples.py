@@ -18,7 +18,7 @@ EXAMPLES: Mapping[Kind, Mapping[str, Any]] = {
         "limits": ["requests-per-minute"],
         "ratePlan": "standard",
         "maxOutputTokens": 4096,
-        "policies": [{"policy": "prompt-limit", "mode": "shadow", "settings": {}}],
+        "policies": [{"policy": "prompt-limit", "mode": "shadow", "settings": {"maxTokens": 8000}}],
     },
     Kind.LIMIT: {"scope": "team", "kind": "tokens", "amount": 1_000_000, "window": "day"},
     Kind.RATE_PLAN: {

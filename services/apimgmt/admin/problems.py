@@ -53,7 +53,7 @@ class ProblemDetails(BaseModel):
     model_config = ConfigDict(json_schema_extra={"required": ["type", "title", "status", "code", "detail"]})
 
     type: str = Field(default="about:blank", description="Always `about:blank`: `code` tells problems apart.")
-    title: str = Field(examples=["Unprocessable Content"])
+    title: str = Field(examples=["Unprocessable Entity"])
     status: int = Field(examples=[422])
     code: str = Field(examples=["invalid"])
     detail: str = Field(examples=["the product cannot be saved: 1 problem"])

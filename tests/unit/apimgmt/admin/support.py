@@ -3,7 +3,8 @@ from typing import Any
 
 import httpx
 
-from services.apimgmt import keys, settings as settings_
+from services.apimgmt import keys
+from services.apimgmt import settings as settings_
 from services.apimgmt.admin.context import AdminContext
 from services.apimgmt.domain import KeyPurpose
 from services.apimgmt.settings import Settings

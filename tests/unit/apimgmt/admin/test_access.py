@@ -108,7 +108,9 @@ async def test_what_belongs_to_others_is_not_there(api: Api, who: str) -> None:
         if rule.developer in (Reach.NONE, Reach.ALL, Reach.PUBLIC) or "{" not in path:
             continue
         if path.endswith("/{name}"):
-            path = path.replace("{name}", "ada%40acme" if "/developers" in path else "bot" if "/apps" in path else "research")
+            path = path.replace(
+                "{name}", "ada%40acme" if "/developers" in path else "bot" if "/apps" in path else "research"
+            )
             path = path.replace("/organizations/research", "/organizations/acme")
         filled = _filled(path)
         if method == "PUT" and who.endswith("acme") and filled.endswith("/apps/bot"):
