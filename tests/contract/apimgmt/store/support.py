@@ -102,7 +102,7 @@ def settlement(
     id_ = held if isinstance(held, str) else held.id
     body = record(id_, outcome, **{"tokens": sum(used), **fields})
     charges = () if isinstance(held, str) else held.charges
-    return Settlement(id_, ORGANIZATION, now, charges, used, encode(body), body)
+    return Settlement(id_, body["organization"], now, charges, used, encode(body), body)
 
 
 async def ledger(store: Store, limit: int = 1000) -> list[dict[str, Any]]:
