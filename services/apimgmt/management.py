@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import ipaddress
 import logging
 import time
 from collections.abc import Mapping
@@ -42,7 +43,9 @@ class Management:
     ) -> "Management":
         """Serve. Raises ConfigError if the port cannot be had; of several workers one has it."""
         context = AdminContext(store, settings, pepper, time.time, token, directory=directory)
-        certificates = Certificates.of(flags.tls_mode, "api-management-admin", flags.admin_address, flags.tls_dir)
+        certificates = None  # nobody listens in on the loopback address, and port-forward has no use for a certificate
+        if not ipaddress.ip_address(flags.admin_address).is_loopback:
+            certificates = Certificates.of(flags.tls_mode, "api-management-admin", flags.admin_address, flags.tls_dir)
         app = create_app(context)
         try:
             server = await start_admin_server(app, flags.admin_address, flags.admin_port, certificates)
