@@ -21,6 +21,10 @@ MEAN_PER_BYTE = 0.25
 UPPER_PER_BYTE = 1 / 3
 """What is reserved per byte for a model that is not known yet."""
 
+LEAST_PER_BYTE = 0.2
+"""Never reserved less per byte, whatever was learned: what one client sends teaches the model's ratio for all, and text
+of long runs of blanks, with hardly a token, would make the next text reserve hardly any."""
+
 MOST_PER_BYTE = 1.0
 """No tokenizer with byte fallback makes more tokens than bytes; what a chat template adds is in the size."""
 
@@ -48,8 +52,8 @@ class Ratio:
 
     def upper(self, start: float, most: float) -> float:
         """Return the pessimistic ratio: at least `start` until it has learned, at most `most`."""
-        value = self.mean + QUANTILE * math.sqrt(self.variance)
-        return min(max(value, start) if self.samples < WARM_UP else value, most)
+        least = start if self.samples < WARM_UP else LEAST_PER_BYTE
+        return min(max(self.mean + QUANTILE * math.sqrt(self.variance), least), most)
 
     def observe(self, size: int, tokens: int, start: float, most: float) -> None:
         """Take one observation in, after noting how wrong the guess would have been."""
