@@ -29,8 +29,13 @@ def _name(value: str) -> str:
     return value
 
 
+def is_user_name(value: str) -> bool:
+    """Tell whether `value` can name a user: so it is safe in headers and in names of counters, too."""
+    return _USER.fullmatch(value) is not None
+
+
 def _user(value: str) -> str:
-    if not _USER.fullmatch(value):
+    if not is_user_name(value):
         raise ValueError("expected an email address or a name of letters, digits and . _ % + - @")
     return value
 

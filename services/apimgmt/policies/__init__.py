@@ -5,11 +5,19 @@ from typing import Any
 
 from services.apimgmt.policies.access import AccessPolicy
 from services.apimgmt.policies.api import Policy
+from services.apimgmt.policies.credentials import CredentialsPolicy
 from services.apimgmt.policies.limits import LimitsPolicy
 from services.apimgmt.policies.prompt_limit import PromptLimitPolicy
 from services.apimgmt.policies.spike_arrest import SpikeArrestPolicy
 from services.apimgmt.policies.validation import Validation
 
-_CLASSES: tuple[type[Policy[Any]], ...] = (AccessPolicy, Validation, PromptLimitPolicy, SpikeArrestPolicy, LimitsPolicy)
+_CLASSES: tuple[type[Policy[Any]], ...] = (
+    CredentialsPolicy,
+    AccessPolicy,
+    Validation,
+    PromptLimitPolicy,
+    SpikeArrestPolicy,
+    LimitsPolicy,
+)
 
 REGISTRY: Mapping[str, type[Policy[Any]]] = {cls.name: cls for cls in _CLASSES}
