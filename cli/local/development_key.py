@@ -15,7 +15,7 @@ _KEY_FILE = "development-key"
 _ORGANIZATION, _TEAM, _DEVELOPER, _APP = "local", "local", "developer", "laptop"
 """Made where the environment declares no app of its own."""
 _TIMEOUT_S = 10
-_PAGE = 500
+_PAGE = 100
 
 
 class DevelopmentKeyError(Exception):
@@ -29,7 +29,9 @@ def development_key(admin_url: str, token: str, folder: Path) -> str:
     """
     client = _Client(admin_url, token)
     write_private(folder / TOKEN_FILE, token)
-    app = next(iter(client.list("apps")), None) or _make_app(client)
+    organizations = [found["name"] for found in client.list("organizations")]
+    apps = [app for name in organizations for app in client.list(f"organizations/{name}/apps")]
+    app = next((found for found in apps if found.get("active", True)), None) or _make_app(client)
     path = f"organizations/{app['organization']}/apps/{app['name']}/keys"
     kept = folder / _KEY_FILE
     if kept.exists():
