@@ -76,6 +76,11 @@ class Accounting:
         if left:
             logger.error("settlements could not be written: they will be settled as lost", extra={"requests": left})
 
+    @property
+    def pending(self) -> int:
+        """Settlements that have not reached the store yet."""
+        return len(self._pending) + len(self._beside) + len(self._spool)
+
     def reserve(self, reservation: Reservation) -> "asyncio.Future[Grant]":
         """Begin to reserve. The future outlives whoever waits for it: a grant must not be overlooked."""
         return asyncio.ensure_future(self.store.reserve(reservation))

@@ -183,7 +183,7 @@ class ApiManagementStream(FilterStream):
         if reply is None or reply.status < 400:
             if reply is not None:
                 reserving.requests_only(call)
-            reply = await reserving.reserve(account, owner.estimator, owner.accounting.store) or reply
+            reply = await reserving.reserve(account, owner.estimator, owner.accounting.store, owner.metrics) or reply
         if reply is None:
             self._forwarded = True
             if call.edited is not None:

@@ -17,6 +17,9 @@ from services.extproc.api import Reply, deny
 
 RATE, QUOTA, SPIKE = "rate_limit_exceeded", "insufficient_quota", "spike_arrest"
 
+LIMITS, SPIKE_ARREST = "limits", "spike-arrest"
+"""Policies in findings; of limits, the limit's name follows after a slash."""
+
 CONCURRENT_WAIT_S = 1.0
 """What a client is told to wait for one of its own requests to end: when that is nobody knows."""
 
@@ -57,14 +60,19 @@ def headers(call: Call, grant: Grant) -> None:
         call.headers[limit], call.headers[remaining], call.headers[reset] = str(ceiling), str(left), duration(resets)
 
 
-def note_shadow(call: Call, grant: Grant) -> None:
-    """Add a finding for each limit and rate in shadow mode that would have refused a request that was granted."""
-    for bound, charge, total in zip(call.limits, call.charges, grant.totals, strict=True):
-        if not charge.enforced and total > charge.ceiling:
-            call.findings.append(Finding(bound.limit.name, Verdict.DENY, code(bound.limit), shadow=True))
-    for pace, wait in zip(call.paces, grant.waits_us, strict=True):
-        if not pace.enforced and wait > 0:
-            call.findings.append(Finding("spike-arrest", Verdict.DENY, SPIKE, shadow=True))
+def findings(call: Call, grant: Grant) -> list[Finding]:
+    """Return what the store found: what refused the request, or what would have, but for its shadow mode."""
+    found, count = [], len(call.charges)
+    for i in grant.refused:
+        found.append(_finding(call.limits[i].limit) if i < count else Finding(SPIKE_ARREST, Verdict.DENY, SPIKE))
+    if grant.granted:
+        for bound, charge, total in zip(call.limits, call.charges, grant.totals, strict=True):
+            if not charge.enforced and total > charge.ceiling:
+                found.append(_finding(bound.limit, shadow=True))
+        for pace, wait in zip(call.paces, grant.waits_us, strict=True):
+            if not pace.enforced and wait > 0:
+                found.append(Finding(SPIKE_ARREST, Verdict.DENY, SPIKE, shadow=True))
+    return found
 
 
 async def refuse(call: Call, grant: Grant, store: Store) -> Reply:
@@ -116,6 +124,10 @@ def too_large_at_once(rate: str, amount: int, burst: int) -> Reply:
     """Return the answer to a request that is larger than the burst of a smoothed rate: no waiting helps."""
     text = f"Request too large for spike arrest at {rate}: at most {burst} at once, requested {amount}."
     return deny(429, f"{text} Ask for less: a shorter prompt or a smaller max_tokens.", type="tokens", code=SPIKE)
+
+
+def _finding(limit: Limit, *, shadow: bool = False) -> Finding:
+    return Finding(f"{LIMITS}/{limit.name}", Verdict.DENY, code(limit), shadow)
 
 
 async def _waits(call: Call, grant: Grant, refused: Sequence[int], store: Store) -> Mapping[int, float]:

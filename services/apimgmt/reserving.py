@@ -7,13 +7,14 @@ from services.apimgmt.account import Account
 from services.apimgmt.call import Call
 from services.apimgmt.chain import Compiled
 from services.apimgmt.domain import LimitKind
+from services.apimgmt.metrics import Metrics
 from services.apimgmt.store.api import Store, StoreError
 from services.apimgmt.usage import request as usage
 from services.apimgmt.usage.estimator import Estimator
 from services.extproc.api import Reply
 
 
-async def reserve(account: Account, estimator: Estimator, store: Store) -> Reply | None:
+async def reserve(account: Account, estimator: Estimator, store: Store, metrics: Metrics) -> Reply | None:
     """Reserve all charges of the call in one step. Return the refusal, if it is one."""
     call = account.call
     future = account.open(usage.unanswered(call, estimator))
@@ -22,10 +23,10 @@ async def reserve(account: Account, estimator: Estimator, store: Store) -> Reply
     except StoreError:
         return errors.ledger_away().reply()
     ratelimit.headers(call, grant)
-    if not grant.granted:
-        return await ratelimit.refuse(call, grant, store)
-    ratelimit.note_shadow(call, grant)
-    return None
+    for finding in ratelimit.findings(call, grant):
+        call.findings.append(finding)
+        metrics.tally(finding.policy.partition("/")[0]).count(finding.verdict.value, finding.code, finding.shadow)
+    return None if grant.granted else await ratelimit.refuse(call, grant, store)
 
 
 def requests_only(call: Call) -> None:

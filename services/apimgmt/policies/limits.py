@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from services.apimgmt import pricing, ratelimit, windows
-from services.apimgmt.call import BoundLimit, Call, Finding, Verdict
+from services.apimgmt.call import BoundLimit, Call
 from services.apimgmt.domain import LimitKind, Scope
 from services.apimgmt.policies.api import Policy
 from services.apimgmt.store.api import Charge
@@ -40,10 +40,8 @@ class LimitsPolicy(Policy[LimitsSettings]):
                 continue
             limit = bound.limit
             made = charge(bound, model, amounts[limit.counts], spans, enforced=not shadow and limit.mode == "enforce")
-            if made.amount > made.ceiling:
-                if limit.mode == "enforce":
-                    return ratelimit.too_large(bound, made.amount)
-                call.findings.append(Finding(limit.name, Verdict.DENY, ratelimit.code(limit), shadow=True))
+            if made.enforced and amounts[limit.counts] > limit.amount:
+                return ratelimit.too_large(bound, made.amount)
             charges.append(made)
             limits.append(bound)
         return None

@@ -31,7 +31,7 @@ class SpikeArrestSettings(ConfigModel):
     tokens: Rate | None = None
     """Prompt and the longest answer asked for, together."""
     scope: Literal["key", "user", "team", "organization", "model"] = "key"
-    """Whose use is smoothed together; `model` is each model of each organization. Without a key: the user."""
+    """Whose use is smoothed together; `model` is each model of each organization. Without a key: the app."""
 
     @model_validator(mode="after")
     def _some(self) -> "SpikeArrestSettings":
@@ -75,7 +75,7 @@ def _pace(rate: Rate, least: int) -> tuple[float, float]:
 
 
 def _key(call: Call, caller: Caller) -> str:
-    return f"key:{caller.key}" if caller.key else f"user:{caller.user}"
+    return f"key:{caller.key}" if caller.key else f"app:{caller.app}"
 
 
 _SUBJECTS: dict[str, Callable[[Call, Caller], str]] = {
