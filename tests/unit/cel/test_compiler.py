@@ -35,7 +35,7 @@ VARIABLES = {
         ("size(1, 2) == 1", 1, "takes one value"),
         ("body.contains() ", 6, "takes 1 value"),
         ("body.a.matches('(')", 16, "RE2"),
-        ("body.a.matches(body.b)", 22, "not a constant"),
+        ("body.a.matches(body.b)", 21, "not a constant"),
         ("body.a.exists(a)", 16, "write ','"),
         ("body.a.exists(tokens, true)", 8, "another name"),
         ("has(tokens)", 1, "has(body.user)"),
