@@ -124,6 +124,11 @@ class Server:
             self._process = None
 
     @property
+    def pid(self) -> int | None:
+        """The process; None while it does not run."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def environ(self) -> Mapping[str, str]:
         """What the store reads of its environment."""
         return {"PENSTOCK_STORE_ADDRESS": f"127.0.0.1:{self.port}", "PENSTOCK_STORE_PASSWORD": self.password}

@@ -106,9 +106,10 @@ class Node:
         """Let go."""
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         if self.link is not None:
-            self.link.close()
-            self.link = None
+            await self.link.close()
+        await asyncio.sleep(0)  # one that was given up goes in the next turn
 
 
 class Client:
@@ -175,6 +176,8 @@ class Client:
                         args = ("EVAL", script.text, *args[2:])
             except (Broken, Refused) as error:
                 reason = str(error)
+                if isinstance(error, Refused) and not self._password.renews:
+                    raise StoreError(f"store {reason}; check PENSTOCK_STORE_PASSWORD and auth") from None
                 self._by_tag.clear()
                 self._map = []  # a failover may have moved the slots
             except TimeoutError:

@@ -15,6 +15,9 @@ import hiredis
 CONNECT_S = 2.0
 """Longest time for a connection with TLS and AUTH."""
 
+CLOSE_S = 1.0
+"""Longest time that what was written last has to leave."""
+
 REPLY_S = 3.0
 """Longest silence of a server that owes replies; then the connection is given up."""
 
@@ -54,6 +57,7 @@ class Link(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._why = "the server closed the connection"
+        self._gone = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -101,6 +105,8 @@ class Link(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Fail what waits."""
         self.open = False
+        if not self._gone.done():
+            self._gone.set_result(None)
         if self._timer is not None:
             self._timer.cancel()
         while self._pending:
@@ -126,12 +132,15 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close after what was written."""
         self._flush()
         self._why, self.open = "the store is closed", False
         if self._transport is not None:
             self._transport.close()
+            if not (await asyncio.wait([self._gone], timeout=CLOSE_S))[0]:
+                self._transport.abort()
+                await self._gone
 
 
 async def connect(
@@ -152,9 +161,11 @@ async def connect(
             else:
                 _, link = await loop.create_connection(lambda: Link(name, on_lost), host, port, ssl=tls)
             reply = await link.call(("AUTH", password) if password else ("PING",))
-    except (OSError, TimeoutError, Broken) as error:
+    except BaseException as error:
         if link is not None:
             link.abort("could not be set up")
+        if not isinstance(error, OSError | TimeoutError | Broken):
+            raise
         raise Broken(f"{name}: {_reason(error)}") from None
     if isinstance(reply, ReplyError) and not str(reply).startswith("LOADING"):
         link.abort("refused")
