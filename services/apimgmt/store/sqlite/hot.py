@@ -102,7 +102,7 @@ class Hot:
             if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
                 self._one_by_one(batch)
                 return
-            results = [unusable(self._path, error) if isinstance(error, sqlite3.Error) else error] * len(batch)
+            results = [_failure(self._path, error)] * len(batch)
         _answer(batch, results)
 
     def _one_by_one(self, batch: Sequence[Pending]) -> None:
@@ -139,6 +139,14 @@ def _check(charges: Sequence[Charge], amounts: Sequence[int], name: str) -> None
     for charge, amount in zip(charges, amounts, strict=True):
         if charge.amount >> MAX_AMOUNT_BITS or amount >> MAX_AMOUNT_BITS:
             raise StoreError(f"counter {charge.counter}: expected amounts from 0 to 2**{MAX_AMOUNT_BITS} - 1")
+
+
+def _failure(path: Path, error: Exception) -> StoreError:
+    if isinstance(error, sqlite3.Error):
+        return unusable(path, error)
+    return StoreError(
+        f"store {path}: a value cannot be written ({type(error).__name__}); expected text and whole numbers"
+    )
 
 
 def _answer(batch: Sequence[Pending], results: Sequence[Any]) -> None:

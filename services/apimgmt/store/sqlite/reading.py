@@ -93,7 +93,9 @@ def usage(connection: sqlite3.Connection, query: UsageQuery) -> Sequence[UsageRo
         conditions += f" AND dimensions.{name} = ?"
         arguments.append(value)
     groups = [f"dimensions.{name}" for name in query.group_by]
-    columns = ", ".join([f"{_BUCKETS[query.bucket]} AS start", *groups, *(f"sum({name})" for name in SUMS)])
+    columns = ", ".join(
+        [f"{_BUCKETS[query.bucket]} AS start", *groups, *(f"CAST(sum({name}) AS INTEGER)" for name in SUMS)]
+    )
     order = ", ".join(["start", *groups])
     text = f"""SELECT {columns} FROM dimensions JOIN rollups ON rollups.dimensions = dimensions.id
         WHERE {conditions} GROUP BY {order} ORDER BY {order}"""  # noqa: S608 - names were checked

@@ -142,11 +142,12 @@ class Requests:
 
     def lose(self, request: str, now: int) -> bool:
         """Settle a reservation whose process is gone, as it was left. Tell whether it was still there."""
-        row = self._execute("DELETE FROM reservations WHERE id = ? RETURNING release, record", (request,)).fetchone()
+        row = self._execute("SELECT release, record FROM reservations WHERE id = ?", (request,)).fetchone()
         if row is None:
             return False
         release, record = row
-        self._book(request, now, record, json.loads(record))
+        self._execute(_END, (request,))
+        self._book(request, now, record, _usage(record))
         parts = [line.split(" ", 3) for line in release.split("\n") if line]
         self._charge([(counter, int(slot), int(change), int(expires)) for slot, expires, change, counter in parts])
         return True
@@ -196,15 +197,18 @@ class Requests:
             names = tuple(str(usage.get(name) or "") for name in DIMENSIONS)
             sums = tuple(usage.get(name) or 0 for name in SUMS[1:])
             number = self._numbers.get(names)
+        if None in sums:
+            sums = tuple(value or 0 for value in sums)
         if number is None:
             number = self._number(names)
         self._execute(_ROLLUP, (number, int(now) // HOUR_S, *sums))
         return True
 
     def _number(self, names: tuple[str, ...]) -> int:
-        row = self._execute(_NUMBER, names).fetchone()
+        texts = [str(name or "") for name in names]
+        row = self._execute(_NUMBER, texts).fetchone()
         if row is None:
-            self._execute(_DIMENSIONS, names)
+            self._execute(_DIMENSIONS, texts)
             row = self._execute("SELECT last_insert_rowid()").fetchone()
         if len(self._numbers) >= MAX_DIMENSIONS:
             self._numbers.clear()
@@ -223,6 +227,15 @@ def _count_twins(charges: Sequence[Charge], totals: list[int]) -> None:
             and other.counter == charge.counter
             and (other.slot == charge.slot if charge.slots == 1 else other.slot > first)
         )
+
+
+def _usage(record: bytes) -> Mapping[str, Any]:
+    """Read a ledger record as `Settlement.usage`; what is no JSON object has none."""
+    try:
+        value = json.loads(record)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _arrivals(paces: Sequence[Pace], stored: Sequence[float | None], now_us: float) -> list[float]:

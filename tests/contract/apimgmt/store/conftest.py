@@ -1,6 +1,5 @@
 """The same tests for every store: where it is, one opened, and more openings of the same data."""
 
-import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from services.apimgmt.store.api import Store
 from tests.contract.apimgmt.store.support import Place
+from tests.support.valkey import NoServer, valkey_place
 
 Opener = Callable[[], Awaitable[Store]]
 
@@ -18,12 +18,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "sqlite":
         yield Place({"kind": "sqlite", "path": str(tmp_path / "data" / "store.db")}, {})
         return
-    if importlib.util.find_spec("tests.support.valkey") is None:
-        pytest.skip("no support for a Valkey server yet")
-    from tests.support.valkey import valkey_place
-
-    with valkey_place(tmp_path) as (settings, environ):
-        yield Place(settings, environ)
+    try:
+        with valkey_place(tmp_path) as (settings, environ):
+            yield Place(settings, environ)
+    except NoServer as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture

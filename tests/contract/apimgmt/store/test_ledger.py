@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from services.apimgmt.store.api import DIMENSIONS, SUMS, Store, StoreError, UsageQuery, UsageRow
+from services.apimgmt.store.api import DIMENSIONS, SUMS, Settlement, Store, StoreError, UsageQuery, UsageRow
 from tests.contract.apimgmt.store.conftest import Opener
-from tests.contract.apimgmt.store.support import NOW, charge, ledger, reservation, settlement
+from tests.contract.apimgmt.store.support import NOW, charge, encode, ledger, record, reservation, settlement
 
 DAY = 86_400
 MIDNIGHT = NOW // DAY * DAY
@@ -110,6 +110,14 @@ async def test_all_sums_are_kept(store: Store) -> None:
         "agent": "",
         "outcome": "ok",
     }
+
+
+async def test_missing_fields_count_as_empty(store: Store) -> None:
+    short = {"organization": "acme", "agent": None, "costMicros": None, "latencyMs": 2}
+    for n, body in enumerate([short, record("m1", agent=None, costMicros=None)]):
+        await store.settle(Settlement(f"m{n}", "acme", NOW, (), (), encode(body), body))
+    found = await store.usage(UsageQuery(None, NOW, NOW + 3600, "all", ("agent",)))
+    assert [(dict(r.group), r.sums["requests"], r.sums["costMicros"]) for r in found] == [({"agent": ""}, 2, 0)]
 
 
 async def test_sums_by_time(store: Store) -> None:
