@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,15 @@ class DevelopmentKeyError(Exception):
     """The key could not be made; the text says why."""
 
 
-def development_key(admin_url: str, token: str, folder: Path) -> str:
+def development_key(admin_url: str, token: str, folder: Path, apps: Sequence[Mapping[str, Any]]) -> str:
     """Return a key that opens the environment: the one kept in `folder` while it is good, else a new one.
 
-    It belongs to the first declared app, or to one made for it that has every product. Raises DevelopmentKeyError.
+    It belongs to the first of the declared `apps`, or to one made for it that has every product.
+    Raises DevelopmentKeyError.
     """
     client = _Client(admin_url, token)
     write_private(folder / TOKEN_FILE, token)
-    organizations = [found["name"] for found in client.list("organizations")]
-    apps = [app for name in organizations for app in client.list(f"organizations/{name}/apps")]
-    app = next((found for found in apps if found.get("active", True)), None) or _make_app(client)
+    app = next(iter(apps), None) or _make_app(client)
     path = f"organizations/{app['organization']}/apps/{app['name']}/keys"
     kept = folder / _KEY_FILE
     if kept.exists():
@@ -44,7 +44,7 @@ def development_key(admin_url: str, token: str, folder: Path) -> str:
     return str(made["key"])
 
 
-def _make_app(client: "_Client") -> dict[str, Any]:
+def _make_app(client: "_Client") -> Mapping[str, Any]:
     products = [{"product": found["name"], "status": "approved"} for found in client.list("products")]
     if not products:
         raise DevelopmentKeyError(

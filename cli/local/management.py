@@ -82,6 +82,14 @@ def localized(
     return Localized(Objects(raws), tuple(pieces), files, tuple(notes))
 
 
+def declared_apps(piece: Piece) -> list[dict[str, Any]]:
+    """Return the apps in the configuration that API management was started with, in the order of declaration."""
+    flag = "--config-file="
+    file = next(word.removeprefix(flag) for word in piece.command if word.startswith(flag))
+    found: list[dict[str, Any]] = yaml.safe_load(Path(file).read_text()).get("apps") or []
+    return found
+
+
 def _runs(raw: Mapping[str, Any], module: str) -> bool:
     command = _container(raw).get("command") or []
     return [str(word) for word in command[1:3]] == ["-m", module]

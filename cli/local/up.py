@@ -19,7 +19,7 @@ from cli.local import output
 from cli.local.development_key import DevelopmentKeyError, development_key
 from cli.local.engines import ENGINES
 from cli.local.envoy_config import bootstrap
-from cli.local.management import ADMIN_PORT, ADMIN_TOKEN
+from cli.local.management import ADMIN_PORT, ADMIN_TOKEN, declared_apps
 from cli.local.model import LOOPBACK, Check, Piece, Plan, PlanError
 from cli.local.plan import Options, make_plan
 from cli.local.ports import PortAllocator, is_free
@@ -154,7 +154,7 @@ def _access(plan: Plan, state_dir: StateDir) -> dict[str, Any]:
         return {"api_key": None, "admin_url": None}
     url = f"http://{LOOPBACK}:{managed.ports[ADMIN_PORT]}"
     try:
-        key = development_key(url, managed.env[ADMIN_TOKEN], state_dir.path)
+        key = development_key(url, managed.env[ADMIN_TOKEN], state_dir.path, declared_apps(managed))
     except (DevelopmentKeyError, OSError, KeyError, ValueError) as error:
         raise StartError(f"no development key could be made: {error}; see {state_dir.logs}") from error
     return {"api_key": key, "admin_url": url}
