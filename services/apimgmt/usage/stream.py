@@ -95,7 +95,7 @@ class StreamReader:
 
     def _look(self, event: bytes) -> dict[str, Any] | None:
         """Count an event; return its data parsed if it may hold usage."""
-        if self.final is None and _has_content(event):
+        if _has_content(event):
             self.events += 1
             if self.first_at is None:
                 self.first_at = time.perf_counter()

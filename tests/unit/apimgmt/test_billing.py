@@ -95,7 +95,12 @@ def test_refused_requests_and_unpriced_ones_get_no_credit():
 
 
 def test_fees_once_per_app_and_plan():
-    apps = [app("a", "chat", "more"), app("b", "chat", status=Approval.PENDING), app("c", "lab")]
+    apps = [
+        app("a", "chat", "more"),
+        app("b", "chat", status=Approval.PENDING),
+        app("c", "lab"),
+        app("f", "chat", status=Approval.REVOKED),
+    ]
     rows = [row("b", "chat", 5, 10), row("d", "more", 5, 10), row("e", "chat", 0, 0, outcome="refused")]
     result = statement(rows, terms(*apps), "2026-11", ("app",))
     assert result.fees == [Fee("acme", name, "paid", 1000) for name in ("a", "b", "d")]

@@ -74,9 +74,9 @@ def test_models_are_apart_and_their_number_is_bounded():
     for number in range(MAX_MODELS + 10):
         estimator.observe(f"m{number}", 1000, 100)
         estimator.observe("kept", 1000, 700)
-    known = [model for model, _, _ in estimator.ratios()]
+    known = {model: ratio.samples for model, ratio, _ in estimator.ratios()}
     assert len(known) == MAX_MODELS
-    assert "kept" in known
+    assert known["kept"] == MAX_MODELS + 10
     assert "m0" not in known
 
 

@@ -144,6 +144,10 @@ def test_usage_with_the_last_content_counts_when_the_end_has_come():
     events = chat_stream(usage=False).replace(b',"system_fingerprint":"vllm-0.32.0"}\n\n', usage)
     for step in (10, 1 << 20):
         assert fed(opened(content_type=SSE), events, step, last=False) == Tokens(9, 0, 4, 0)
+    reader = opened(content_type=SSE)
+    for event in events.split(b"\n\n")[:-1]:
+        reader.feed(event + b"\n\n", False)
+    assert reader.tokens() == Tokens(9, 0, 4, 0)
     cut = fed(opened(content_type=SSE), events.partition(b"data: [DONE]")[0], last=False)
     assert cut == Tokens(9, 0, 4, 0, True)
 
@@ -197,6 +201,9 @@ def test_it_learns_once_and_only_from_text():
     assert [(model, ratio.samples) for model, ratio, _ in estimator.ratios()] == [("tiny", 1)]
     ids = opened({"prompt": [1, 2, 3]}, "/v1/completions", estimator=estimator)
     fed(ids, ANSWER % b'{"prompt_tokens":3,"completion_tokens":4}')
+    parts = [{"type": "image_url", "image_url": {"url": "http://x"}}, {"type": "text", "text": "what is it"}]
+    image = opened({"messages": [{"role": "user", "content": parts}]}, estimator=estimator)
+    fed(image, ANSWER % b'{"prompt_tokens":900,"completion_tokens":4}')
     assert next(estimator.ratios())[1].samples == 1
 
 

@@ -167,6 +167,32 @@ def test_an_endless_event_passes_in_pieces_and_what_follows_is_read(step):
     assert reader.final == Tokens(6, 0, 3, 0)
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 1000])
+def test_the_end_of_a_long_event_may_be_cut_anywhere(step, monkeypatch):
+    monkeypatch.setattr(sse, "MAX_EVENT", 400)
+    for end in (b"\n\n", b"\r\n\r\n"):
+        data = b"data: " + b"x" * 500 + end + chat_stream(("a",))
+        reader, out = run(data, True, every(data, step))
+        assert reader.final == Tokens(6, 0, 3, 0)
+        assert USAGE not in out
+
+
+def test_a_choice_that_ends_stays_in_its_place():
+    ended = HEAD + b'{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+    other = HEAD + b'{"index":1,"delta":{"content":"b"},"finish_reason":null}]}\n\n'
+    reader = StreamReader(True)
+    assert [reader.feed(event, False) for event in (other, ended, other, other)] == [other, b"", ended + other, other]
+
+
+def test_blank_lines_stay_wherever_they_are_cut():
+    usage = HEAD + b"]," + USAGE + b"}\n\n"
+    first = HEAD + b'{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+    for blank in (b"", b"\n", b"\n\n", b"\n\n\n"):
+        data = first + first + blank + usage + b"data: [DONE]\n\n"
+        for cut in range(len(data)):
+            assert run(data, True, [len(first), cut])[1] == data.replace(usage, b"")
+
+
 def test_with_data_keeps_the_other_lines():
     event = b"id: 1\r\ndata: a\r\ndata: b\r\n\r\n"
     assert data_of(event) == b"a\nb"
