@@ -18,6 +18,7 @@ from typing import Any
 import jsonschema_rs
 
 from services.apimgmt.openapi.documents import DocumentError
+from services.apimgmt.openapi.parts import dotted, operations, renewed, resolve
 
 Schema = dict[str, Any] | bool
 
@@ -40,7 +41,6 @@ _PLAIN = (
 )
 _REFUSED = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$vocabulary")
 _DIALECTS = ("https://json-schema.org/draft/2020-12/schema", "https://spec.openapis.org/oas/3.1/dialect/base")
-_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Compiler:
                     f"{path}: refers to {target[:80]!r}, which is not there; add it or correct the name"
                 )
                 found = True
-            self._definitions[name] = self._schema(found, _dotted(target), mode)
+            self._definitions[name] = self._schema(found, dotted(target), mode)
         return {"$ref": f"#/$defs/{name}"}
 
     def _schema(self, schema: object, path: str, mode: Mode) -> Schema:
@@ -107,7 +107,7 @@ class Compiler:
         if "$ref" in schema and (self._old or not set(schema) & {*_MAPS, *_LISTS, *_SINGLES, *_PLAIN}):
             return self._reference(schema["$ref"], f"{path}.$ref", mode)
         if self._old:
-            schema = _renewed(schema)
+            schema = renewed(schema)
         union = mode is Mode.CLOSED and _is_union(schema)
         result = {keyword: schema[keyword] for keyword in _PLAIN if keyword in schema}
         for keyword, child, child_path, put in _children(schema, result, path):
@@ -169,7 +169,7 @@ class Compiler:
 
         for (pointer, _), name in self._names.items():
             if visit(name):
-                self.problems.append(f"{_dotted(pointer)}: contains itself; take the loop out")
+                self.problems.append(f"{dotted(pointer)}: contains itself; take the loop out")
                 return
 
     def reason(self, error: ValueError) -> str:
@@ -179,7 +179,7 @@ class Compiler:
         where = [str(part) for part in error.instance_path]
         if where[:1] == ["$defs"]:
             pointers = {name: pointer for (pointer, _), name in self._names.items()}
-            where = [_dotted(pointers.get(where[1], "")), *where[2:]]
+            where = [dotted(pointers.get(where[1], "")), *where[2:]]
         text = " ".join(error.message.split())[:200]
         if where[-1:] == ["pattern"]:
             text += "; a pattern may not use look-around or back references, nor grow beyond 1 MiB"
@@ -258,69 +258,6 @@ def _same_value(schema: object) -> Iterator[str]:
         yield from _same_value(schema.get(keyword))
     for child in _values(schema, "dependentSchemas"):
         yield from _same_value(child)
-
-
-def _renewed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema of OpenAPI 3.0 in the words of 3.1 (its own level only)."""
-    made = dict(schema)
-    if made.pop("nullable", False) is True and isinstance(made.get("type"), str):
-        made["type"] = [made["type"], "null"]
-        if isinstance(made.get("enum"), list) and None not in made["enum"]:
-            made["enum"] = [*made["enum"], None]
-    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        flag = made.get(exclusive)
-        if isinstance(flag, bool):
-            del made[exclusive]
-            if flag and bound in made:
-                made[exclusive] = made.pop(bound)
-    return made
-
-
-def resolve(document: Mapping[str, Any], pointer: str) -> object | None:
-    """Return what a JSON pointer (`#/components/...`, RFC 6901) names, None if nothing."""
-    found: Any = document
-    for part in pointer.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return None
-    return found  # type: ignore[no-any-return]
-
-
-def _dotted(pointer: str) -> str:
-    return pointer.removeprefix("#/").replace("/", ".").replace("~1", "/").replace("~0", "~")
-
-
-def _escaped(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
-
-
-def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each path with a POST that takes JSON, and the pointer to the schema of its body. Raises DocumentError."""
-    for path, item in document["paths"].items():
-        where = f"#/paths/{_escaped(path)}"
-        if not isinstance(item, dict):
-            raise DocumentError([f"paths.{path}: expected an object with post; correct it"])
-        if "post" not in item:
-            if not set(item) & set(_METHODS):
-                raise DocumentError([f"paths.{path}: expected the method post; add it (nothing is fetched by $ref)"])
-            continue
-        pointer = f"{where}/post/requestBody"
-        body = resolve(document, pointer)
-        if isinstance(body, dict) and isinstance(body.get("$ref"), str):
-            pointer = body["$ref"]
-            body = resolve(document, pointer) if pointer.startswith("#/") else None
-        content = body.get("content") if isinstance(body, dict) else None
-        media = content.get("application/json") if isinstance(content, dict) else None
-        if not isinstance(media, dict) or "schema" not in media:
-            text = (
-                f"paths.{path}.post.requestBody: expected content.application/json.schema; add the schema of the body"
-            )
-            raise DocumentError([text])
-        yield path, f"{pointer}/content/application~1json/schema"
 
 
 def checkers(document: Mapping[str, Any], *, closed: bool) -> dict[str, Checker]:
