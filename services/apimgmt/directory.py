@@ -231,7 +231,8 @@ class Directory:
         if not used:
             return
         try:
-            await asyncio.wait_for(self._store.touch(used), TOUCH_TIMEOUT_S)
+            async with asyncio.timeout(TOUCH_TIMEOUT_S):
+                await self._store.touch(used)
         except Exception as error:  # noqa: BLE001 - when a key was used last is worth no failure
             self._used = {**used, **self._used}
             logger.warning("last uses of keys could not be written", extra={"error": type(error).__name__})

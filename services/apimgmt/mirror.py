@@ -84,7 +84,8 @@ class Mirror:
     async def _look(self) -> None:
         """Read the feed; take up changed keys."""
         try:
-            feed = await asyncio.wait_for(self._store.feed(self._revision), FEED_TIMEOUT_S)
+            async with asyncio.timeout(FEED_TIMEOUT_S):
+                feed = await self._store.feed(self._revision)
         except TimeoutError:
             raise StoreError(f"the store did not answer within {FEED_TIMEOUT_S:g} s") from None
         self._forget(None if feed.everything else feed.keys)
@@ -98,7 +99,8 @@ class Mirror:
             if self._taken == changes:
                 return
             try:
-                revision, documents = await asyncio.wait_for(self._store.snapshot(), SNAPSHOT_TIMEOUT_S)
+                async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):
+                    revision, documents = await self._store.snapshot()
             except TimeoutError:
                 raise StoreError(f"the store sent no documents within {SNAPSHOT_TIMEOUT_S:g} s") from None
             snapshot = await asyncio.to_thread(Snapshot, revision, documents, self.binder.snapshot)

@@ -1,7 +1,8 @@
 """A small installation, clocks that tests set, and calls as the pipeline makes them."""
 
+import asyncio
 import inspect
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -129,3 +130,12 @@ def error(reply: Reply | None) -> dict[str, Any]:
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert reply.headers["content-type"] == "application/json"
     return {"status": reply.status, "reason": reply.details, "headers": reply.headers, **body["error"]}
+
+
+async def until(condition: Callable[[], Any], seconds: float = 2.0) -> None:
+    """Wait until a condition holds."""
+    for _ in range(int(seconds / 0.005)):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("the condition did not come true")
