@@ -19,6 +19,15 @@ COMMANDS = {
     "preview": ("cli.graph.command", "show what an environment declares, and check its custom resources"),
     "diagram": ("cli.diagram.command", "draw what an environment declares as SVG"),
     "local": ("cli.local.command", "serve an environment behind a real Envoy on this machine"),
+    "keys": ("cli.manage.keys", "list, issue, rotate and revoke keys"),
+    "products": ("cli.manage.products", "show API products and what is declared"),
+    "apps": ("cli.manage.apps", "create apps, and give them products"),
+    "developers": ("cli.manage.developers", "show developers"),
+    "teams": ("cli.manage.teams", "show teams"),
+    "usage": ("cli.manage.usage", "show requests, tokens and costs"),
+    "statement": ("cli.manage.statement", "show what a month costs"),
+    "export": ("cli.manage.export", "export the store of API management as JSON lines"),
+    "import": ("cli.manage.import_", "import an export into an empty store"),
 }
 """Subcommand -> module, help."""
 
@@ -28,6 +37,7 @@ examples:
   penstock preview --env prod   another environment
   penstock diagram > local.svg  networks, gateway, pools and the way of a request as a picture
   penstock local up             serve the environment `local` on this machine
+  penstock usage --by team      requests, tokens and costs of a running environment
   penstock COMMAND --help       all options of a command
 """
 

@@ -62,9 +62,10 @@ _PERSON = f"{_SCOPE}/developers/{{developer}}"
 
 
 def _documents(path: str, read: Rule, write: Rule) -> dict[str, Rule]:
-    """Return the rules of a collection's five routes."""
+    """Return the rules of a collection's five routes, and of the list over all organizations if it is in one."""
     one = f"{path}/{{name}}"
     return {
+        f"GET {path.removeprefix(_SCOPE)}": read,
         f"GET {path}": read,
         f"GET {one}": read,
         f"PUT {one}": write,
@@ -109,7 +110,6 @@ RULES: dict[str, Rule] = {
     "GET /ledger": _ADMIN,
     "GET /audit": _ADMIN,
     "GET /declared/diff": _ADMIN,
-    "GET /templateRules:violations": _ADMIN,
     "GET /policies": _ADMIN,
     "GET /export": _ADMIN,
     "POST /import": _ADMIN,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from services.apimgmt.admin import apps, describe, entities, insight, keys, maps, me, problems, reports
+from services.apimgmt.admin import apps, describe, entities, insight, keys, maps, me, problems, reports, transfer
 from services.apimgmt.admin.access import PREFIX
 from services.apimgmt.admin.context import AdminContext
 from services.apimgmt.admin.shield import Shield
@@ -49,4 +49,13 @@ def create_app(context: AdminContext, routers: Sequence[APIRouter] = ()) -> Fast
 def api_routers() -> Sequence[APIRouter]:
     """Return the routers of the admin API itself."""
     documents = [entities.router_of(kind) for kind in Kind]
-    return (me.router, *documents, apps.router, *keys.routers, maps.router, reports.router, insight.router)
+    return (
+        me.router,
+        *documents,
+        apps.router,
+        *keys.routers,
+        maps.router,
+        reports.router,
+        insight.router,
+        transfer.router,
+    )

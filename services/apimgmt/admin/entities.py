@@ -69,6 +69,20 @@ def router_of(kind: Kind) -> APIRouter:
         documents, following = await listed(access, kind, organization, after, limit)
         return shapes.page([shapes.render(document) for document in documents], following)
 
+    if cls.scoped:
+
+        @router.get(
+            f"/{kind.value}",
+            summary=f"List {kind.value} of all organizations",
+            response_model=shapes.PAGE_MODELS[kind],
+            responses=problem_responses(400),
+            operation_id=f"list_all_{kind.value}",
+        )
+        async def list_all(access: Guarded, limit: Limit = shapes.DEFAULT_PAGE, after: After = "") -> Response:
+            own = "" if access.is_admin else access.principal.organization
+            documents, following = await listed(access, kind, own, after, limit)
+            return shapes.page([shapes.render(document) for document in documents], following)
+
     @router.get(
         one,
         summary=f"Read one {what}",

@@ -48,12 +48,12 @@ GET    /statement                                       none   none
 GET    /ledger                                          none   none
 GET    /audit                                           none   none
 GET    /declared/diff                                   none   none
-GET    /templateRules:violations                        none   none
 GET    /policies                                        none   none
 GET    /export                                          none   none
 POST   /import                                          none   none
 """
-"""Route -> reach of team lead and developer; `*`: of reading, and of writing, for a collection's five routes."""
+"""Route -> reach of team lead and developer; `*`: of reading, and of writing, for a collection's five routes,
+and the list of it over all organizations."""
 
 
 def expected() -> dict[str, Rule]:
@@ -66,6 +66,7 @@ def expected() -> dict[str, Rule]:
             continue
         read, write = Rule(*reach[:2]), Rule(*reach[2:])
         rules[f"GET {path}"] = rules[f"GET {path}/{{name}}"] = read
+        rules[f"GET /{path.rpartition('/')[2]}"] = read
         rules.update({f"{verb} {path}/{{name}}": write for verb in ("PUT", "PATCH", "DELETE")})
     return rules
 
