@@ -107,6 +107,7 @@ class Hot:
 
     def _one_by_one(self, batch: Sequence[Pending]) -> None:
         """A call that cannot be done (not the database's fault) must not fail its neighbours."""
+        self._execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
         for pending in batch:
             try:
                 self._execute("BEGIN IMMEDIATE")
@@ -114,6 +115,7 @@ class Hot:
                 _answer([pending], [unusable(self._path, error)])
             else:
                 self._run([pending])
+        self._execute("PRAGMA busy_timeout = 0")
 
     def _one(self, call: Call, future: "asyncio.Future[Any]") -> Grant | StoreError | None:
         """Return the answer; a StoreError is one that left nothing."""

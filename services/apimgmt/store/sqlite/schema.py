@@ -101,6 +101,7 @@ def connect(path: Path, synchronous: Literal["normal", "full"], *, wait_s: float
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
     connection.execute("PRAGMA cache_size = -16384")  # KiB
+    connection.execute("PRAGMA secure_delete = OFF")
     return connection
 
 

@@ -34,6 +34,9 @@ CHECKPOINT_S = 1.0
 MAX_LOG_PAGES = 4096
 """Pages (4 KiB) from which on writers are held up for a moment, so that the log can begin anew."""
 
+CHECKPOINT_WAIT_S = 0.02
+"""How long that may take at most if somebody is reading: writers wait meanwhile, seconds. It is tried again."""
+
 logger = logging.getLogger("penstock.store")
 
 
@@ -60,7 +63,7 @@ class SqliteStore(Store):
         self._writer = Worker(self._path, self._synchronous, "writer")
         self._reader = Worker(self._path, self._synchronous, "reader")
         self._finder = Worker(self._path, self._synchronous, "keys")
-        self._checkpointer = Worker(self._path, self._synchronous, "checkpoint")
+        self._checkpointer = Worker(self._path, self._synchronous, "checkpoint", wait_s=CHECKPOINT_WAIT_S)
         self._checkpoints = asyncio.create_task(self._keep_log_short())
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from services.apimgmt.store.api import StoreError
-from services.apimgmt.store.sqlite.schema import connect
+from services.apimgmt.store.sqlite.schema import BUSY_S, connect
 
 T = TypeVar("T")
 
@@ -37,11 +37,14 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 class Worker:
     """Runs functions of a connection one after the other, in its thread."""
 
-    def __init__(self, path: Path, synchronous: Literal["normal", "full"], name: str) -> None:
+    def __init__(
+        self, path: Path, synchronous: Literal["normal", "full"], name: str, *, wait_s: float = BUSY_S
+    ) -> None:
+        """`wait_s`: how long it waits for a lock, seconds."""
         self._path = path
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"store-{name}")
         try:
-            self._connection = connect(path, synchronous)
+            self._connection = connect(path, synchronous, wait_s=wait_s)
         except sqlite3.Error as error:
             self._executor.shutdown()
             raise unusable(path, error) from None
