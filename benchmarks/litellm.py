@@ -7,6 +7,7 @@ same limits, and the same limiter enforces them. It is installed once into a vir
 import asyncio
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ VERSION = "1.105.2"
 NAME = f"LiteLLM {VERSION}, 1 worker"
 
 _KEY = "sk-bench-0123456789abcdef"
+_MASTER = f"sk-{secrets.token_hex(32)}"
 _START_S = 120.0
 _AUTH = f'''
 from litellm.proxy._types import UserAPIKeyAuth
@@ -67,7 +69,7 @@ async def running(model: str) -> AsyncIterator[tuple[int, int, str]]:
         config = Path(folder) / "config.yaml"
         config.write_text(_CONFIG.format(model=model, port=behind))
         flags = ("--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")
-        environ = {**os.environ, "LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False"}
+        environ = {**os.environ, "LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False", "LITELLM_MASTER_KEY": _MASTER}
         log = (Path(folder) / "log").open("wb")
         upstream = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "benchmarks.upstream", "--port", str(behind)
