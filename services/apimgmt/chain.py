@@ -6,16 +6,18 @@ takes a policy out, except those of `ALWAYS`.
 """
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 
+from services.apimgmt import kvm
 from services.apimgmt.call import Call
 from services.apimgmt.conditions import compile_condition
 from services.apimgmt.domain import PolicyUse, Product
+from services.apimgmt.instances import Instances
 from services.apimgmt.metrics import Metrics
 from services.apimgmt.policies import REGISTRY
 from services.apimgmt.policies.access import AccessPolicy
@@ -45,7 +47,7 @@ COUNTING = ("spike-arrest", "limits")
 SEVERAL = ("external", "script")
 """May stand in a chain more than once."""
 
-Instances = dict[tuple[str, bytes], Policy[Any]]
+_PATH = re.compile(r"[\w.\[\]-]{1,120}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +80,15 @@ def merged(policies: Sequence[PolicyUse], product: Sequence[PolicyUse] = ()) -> 
     return [use for use in (*(h for h in head if h.policy in REGISTRY), *chain) if use.mode != "off"]
 
 
-def compile_chain(uses: Iterable[PolicyUse], tools: Tools, metrics: Metrics, instances: Instances) -> list[Step]:
+def compile_chain(uses: Iterable[PolicyUse], metrics: Metrics, instances: Instances) -> list[Step]:
     """Make the steps of a chain. Policies with equal settings are shared through `instances`.
 
     Raises:
-        ValidationError, ValueError: settings that cannot work; `problems` finds them before.
+        ValidationError, ValueError, KeyError: what cannot work; `problems` finds it before.
     """
     steps = []
     for use in uses:
-        policy = instance(use, tools, instances)
+        policy = instances.get(use)
         condition = compile_condition(use.when) if use.when is not None else None
         steps.append(Step(policy, metrics.tally(use.policy), condition, shadow=use.mode == "shadow"))
     return steps
@@ -105,16 +107,6 @@ def compiled(steps: Sequence[Step]) -> Compiled:
     )
 
 
-def instance(use: PolicyUse, tools: Tools, instances: Instances) -> Policy[Any]:
-    """Return the policy of a use: one that is there, or a new one."""
-    key = (use.policy, orjson.dumps(use.settings, option=orjson.OPT_SORT_KEYS))
-    policy = instances.get(key)
-    if policy is None:
-        cls = REGISTRY[use.policy]
-        policy = instances[key] = cls(cls.settings_model.model_validate(use.settings), tools)
-    return policy
-
-
 def problems(
     policies: Sequence[PolicyUse], tools: Tools | None, product: Product | None = None, path: str = ""
 ) -> list[Problem]:
@@ -129,7 +121,7 @@ def problems(
     uses = policies if product is None else product.policies
     found: list[Problem] = []
     seen: set[str] = set()
-    instances: Instances = {}
+    instances = None if tools is None else Instances(REGISTRY, tools)
     for i, use in enumerate(uses):
         where = f"{path}policies[{i}]"
         cls = REGISTRY.get(use.policy)
@@ -141,7 +133,7 @@ def problems(
             found.append(Problem(f"{where}.policy", use.policy, "the policy is listed twice", "keep one of the two"))
         seen.add(use.policy)
         found += _fixed(use, where, product) if use.policy in ALWAYS else []
-        found += _settings_problems(use, cls, where, tools, instances)
+        found += _settings_problems(use, cls, where, instances)
         found += _condition_problems(use, where)
     return found
 
@@ -156,13 +148,13 @@ def _fixed(use: PolicyUse, where: str, product: Product | None) -> list[Problem]
 
 
 def _settings_problems(
-    use: PolicyUse, cls: type[Policy[Any]], where: str, tools: Tools | None, instances: Instances
+    use: PolicyUse, cls: type[Policy[Any]], where: str, instances: Instances | None
 ) -> list[Problem]:
     try:
-        if tools is None:
+        if instances is not None:
+            instances.get(use)
+        elif not kvm.references(use.settings):
             cls.settings_model.model_validate(use.settings)
-        else:
-            instance(use, tools, instances)
     except ValidationError as error:
         return [
             Problem(f"{where}.settings{'.' if p.path else ''}{p.path}", p.value, p.expected, p.fix)
@@ -171,8 +163,16 @@ def _settings_problems(
     except ConfigError as error:
         return [Problem(f"{where}.settings.{p.path}".rstrip("."), p.value, p.expected, p.fix) for p in error.problems]
     except ValueError as error:
-        return [Problem(f"{where}.settings", "", str(error), "correct the settings")]
+        return [_told(line, f"{where}.settings") for line in str(error).splitlines()]
     return []
+
+
+def _told(line: str, where: str) -> Problem:
+    """Read `path: text`, or a text alone."""
+    path, colon, text = line.partition(": ")
+    if colon and _PATH.fullmatch(path):
+        return Problem(f"{where}.{path}", "", text, "correct the settings")
+    return Problem(where, "", line, "correct the settings")
 
 
 def _condition_problems(use: PolicyUse, where: str) -> list[Problem]:
@@ -200,11 +200,10 @@ class Chains:
 
     def __init__(self, tools: Tools, metrics: Metrics) -> None:
         self._tools, self._metrics = tools, metrics
-        self._instances: Instances = {}
+        self._instances = Instances(REGISTRY, tools)
         self._retired: set[Policy[Any]] = set()
         self.head: tuple[Step, ...] = ()
         """`credentials` and `access`: a caller's product is known after them."""
-        self.default: Compiled = compiled(())
         self.products: Mapping[str, Compiled] = {}
         """By the product's name."""
         self.broken: Mapping[str, str] = {}
@@ -220,29 +219,31 @@ class Chains:
 
     async def use(self, policies: Sequence[PolicyUse], products: Iterable[Product]) -> None:
         """Compile all chains, start what is new, put them to use, then stop what nobody uses any more."""
-        made: Instances = {}
-        head_and_rest = self._steps(merged(policies), made)
+        made = Instances(REGISTRY, self._tools, self._instances)
+        whole = compile_chain(merged(policies), self._metrics, made)
         chains: dict[str, Compiled] = {}
         broken: dict[str, str] = {}
         for product in products:
             try:
-                chains[product.name] = compiled(self._steps(merged(policies, product.policies), made))
+                uses = merged(policies, product.policies)
+                chains[product.name] = compiled(compile_chain(uses, self._metrics, made))
             except (ValueError, KeyError) as error:
-                broken[product.name] = f"{type(error).__name__}: {error}"
-        new = [key for key in made if key not in self._instances]
-        for key in new:
-            await made[key].start()
-        before, self._instances = self._instances, made
-        self.head = tuple(step for step in head_and_rest if step.policy.name in ALWAYS)
-        self.default, self.products, self.broken = compiled(head_and_rest), chains, broken
-        for key, policy in before.items():
-            if key not in made:
+                broken[product.name] = type(error).__name__ if isinstance(error, KeyError) else str(error)
+        before, after = self._instances.policies, made.policies
+        for policy in after:
+            if policy not in before:
+                await policy.start()
+        self._instances = made
+        self.head = tuple(step for step in whole if step.policy.name in ALWAYS)
+        self.products, self.broken = chains, broken
+        for policy in before:
+            if policy not in after:
                 self._retired.add(policy)
                 self._tools.background(self._retire(policy))
 
     async def stop(self) -> None:
         """Stop all policies."""
-        for policy in (*self._instances.values(), *self._retired):
+        for policy in (*self._instances.policies, *self._retired):
             await policy.stop()
 
     async def _retire(self, policy: Policy[Any]) -> None:
@@ -250,11 +251,3 @@ class Chains:
         await asyncio.sleep(RETIRE_S)
         self._retired.discard(policy)
         await policy.stop()
-
-    def _steps(self, uses: Sequence[PolicyUse], made: Instances) -> list[Step]:
-        """Compile with the instances that are there, and note in `made` which are used."""
-        keep: Instances = {**self._instances, **made}
-        steps = compile_chain(uses, self._tools, self._metrics, keep)
-        used = {id(step.policy) for step in steps}
-        made.update({key: policy for key, policy in keep.items() if id(policy) in used})
-        return steps

@@ -6,14 +6,13 @@ import errno
 import ipaddress
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from services.apimgmt.admin.app import create_app
 from services.apimgmt.admin.context import MIN_TOKEN, AdminContext
 from services.apimgmt.admin.server import AdminServer, start_admin_server
-from services.apimgmt.directory import Directory
+from services.apimgmt.policies.api import Tools
 from services.apimgmt.settings import Settings
-from services.apimgmt.store.api import Store
 from services.extproc.config import ConfigError, Problem
 from services.extproc.tls import Certificates
 
@@ -35,14 +34,23 @@ class Management:
     async def start(
         cls,
         flags: argparse.Namespace,
-        store: Store,
         settings: Settings,
-        directory: Directory,
+        tools: Tools,
         pepper: bytes,
+        seal: Callable[[str, str, str], str],
         token: str | None,
     ) -> "Management":
         """Serve. Raises ConfigError if the port cannot be had; of several workers one has it."""
-        context = AdminContext(store, settings, pepper, time.time, token, directory=directory)
+        context = AdminContext(
+            tools.store,
+            settings,
+            pepper,
+            time.time,
+            token,
+            seal=seal,
+            tools=tools,
+            directory=tools.extras["directory"],
+        )
         certificates = None  # nobody listens in on the loopback address, and port-forward has no use for a certificate
         if not ipaddress.ip_address(flags.admin_address).is_loopback:
             certificates = Certificates.of(flags.tls_mode, "api-management-admin", flags.admin_address, flags.tls_dir)

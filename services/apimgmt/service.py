@@ -13,6 +13,7 @@ from services.apimgmt import chain, declared, keys
 from services.apimgmt.accounting import Accounting
 from services.apimgmt.chain import Chains
 from services.apimgmt.directory import Directory
+from services.apimgmt.kvm import KEY_VARIABLE, KvmError, Sealer
 from services.apimgmt.learning import Learning
 from services.apimgmt.management import Management, read_admin_token
 from services.apimgmt.metrics import Metrics
@@ -21,7 +22,9 @@ from services.apimgmt.policies.api import Tools
 from services.apimgmt.settings import Settings
 from services.apimgmt.store import open_store
 from services.apimgmt.store.api import Store, StoreError
+from services.apimgmt.telemetry.spans import Spans
 from services.apimgmt.usage.estimator import Estimator
+from services.apimgmt.usage.metrics import EstimatorMetrics
 from services.extproc.api import Filter
 from services.extproc.config import ConfigError, Problem, load_config
 from services.extproc.limits import Limits
@@ -53,6 +56,7 @@ class ApiManagementService(Service):
         super().__init__()
         self.files = (flags.config_file,)
         self._flags, self._environ = flags, environ
+        self._sealer = _sealer(environ)
         self._pepper, self._token = keys.read_pepper(environ), read_admin_token(environ)
         self._guardrails = _guardrails(flags.guardrails_file) if flags.guardrails_file else ()
         self._metrics = Metrics()
@@ -113,6 +117,7 @@ class ApiManagementService(Service):
         _raise(self.files[0], _problems(settings, self._tools))
         estimator = Estimator(settings.estimation)
         self._tools.extras["estimator"] = estimator
+        self._estimates = EstimatorMetrics(estimator)
         self._learning = Learning(self.store, estimator)
         await self._learning.read()
         self.chains = Chains(self._tools, self._metrics)
@@ -120,12 +125,17 @@ class ApiManagementService(Service):
         await self.accounting.start()
         await self._compile()
         self.directory.on_change(lambda: self._background(self._compile()))
-        self.filters = [ApiManagement(self.chains, self.accounting, estimator, self._metrics), *self._guardrails]
+        self._spans = Spans(settings.tracing) if settings.tracing is not None else None
+        observers = [self._spans.observe] if self._spans is not None else []
+        self.filters = [
+            ApiManagement(self.chains, self.accounting, estimator, self._metrics, observers),
+            *self._guardrails,
+        ]
         self._loop = asyncio.get_running_loop()
         self._background(self._learning.run())
         self._background(self._prune())
         self._management = await Management.start(
-            self._flags, self.store, settings, self.directory, self._pepper, self._token
+            self._flags, settings, self._tools, self._pepper, self._sealer.seal, self._token
         )
 
     async def stop(self) -> None:
@@ -140,6 +150,8 @@ class ApiManagementService(Service):
         await self.chains.stop()
         await self.accounting.stop()
         await self._learning.write()
+        if self._spans is not None:
+            await self._spans.stop()
         await self.directory.stop()
         await self.store.close()
 
@@ -166,8 +178,10 @@ class ApiManagementService(Service):
             await asyncio.sleep(PRUNE_S)
 
     def _value(self, name: str, key: str) -> str | None:
-        """Return the plain value of a key-value map's entry."""
-        return None
+        """Return the plain value of a key-value map's entry, None if there is none. Raises KvmError."""
+        found = self.directory.snapshot.key_value_maps.get(name)
+        sealed = found.entries.get(key) if found is not None else None
+        return None if sealed is None else self._sealer.open(name, key, sealed)
 
     def _background(self, work: Awaitable[Any]) -> None:
         """Run something beside requests, until it ends or the process does."""
@@ -193,6 +207,15 @@ def _problems(settings: Settings, tools: Tools | None) -> list[Problem]:
 def _raise(source: Path, problems: list[Problem]) -> None:
     if problems:
         raise ConfigError(str(source), problems)
+
+
+def _sealer(environ: Mapping[str, str]) -> Sealer:
+    """Return what opens values of key-value maps. Raises ConfigError, which never shows a key."""
+    try:
+        return Sealer.from_environ(environ)
+    except KvmError as error:
+        problem = Problem(KEY_VARIABLE, "", str(error), "set it, or leave it out: then the pepper serves")
+        raise ConfigError("environment", [problem]) from None
 
 
 def _guardrails(path: Path) -> tuple[Filter, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from services.apimgmt.policies.access import AccessPolicy
 from services.apimgmt.policies.api import Policy
+from services.apimgmt.policies.cache import Cache
 from services.apimgmt.policies.credentials import CredentialsPolicy
 from services.apimgmt.policies.limits import LimitsPolicy
 from services.apimgmt.policies.prompt_limit import PromptLimitPolicy
@@ -18,6 +19,7 @@ _CLASSES: tuple[type[Policy[Any]], ...] = (
     PromptLimitPolicy,
     SpikeArrestPolicy,
     LimitsPolicy,
+    Cache,
 )
 
 REGISTRY: Mapping[str, type[Policy[Any]]] = {cls.name: cls for cls in _CLASSES}

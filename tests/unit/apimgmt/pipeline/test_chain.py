@@ -123,7 +123,7 @@ def test_problems_have_paths() -> None:
         "policies[3].policy",
         "policies[3].when",
         "policies[4]",
-        "policies[5].settings",
+        "policies[5].settings.do",
     ]
     of_product = chain.problems([], tools, product, "products[1].")
     assert of_product[0].path == "products[1].policies[0].settings.requests.amount"
