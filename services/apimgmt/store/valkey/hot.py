@@ -23,6 +23,9 @@ SETTLE_S = 30.0
 TAKE_BACK_S = 300.0
 """How long a reservation whose reply never came is tried to be taken back."""
 
+CLOSE_S = 5.0
+"""How long closing waits for the server, seconds."""
+
 FIRST_LEASE_S = 60
 """Lease of an owner who reserves before its first `renew`, seconds."""
 
@@ -60,19 +63,23 @@ class Hot:
             granted, totals, waits, refused = await self._client.script(
                 RESERVE, layout.tag_of(organization), keys, args, RESERVE_S
             )
-        except StoreError:
-            background(self._tasks, lambda: self._take_back(reservation))
+        except (StoreError, asyncio.CancelledError):
+            background(self._tasks, lambda: self._take_back(reservation))  # nobody knows whether it was made
             raise
         if granted < 0:
             raise StoreError(f"request {reservation.id} is there already; every request needs an id of its own")
         return Grant(granted == 1, totals, waits, tuple(refused))
 
     async def settle(self, settlement: Settlement) -> None:
-        """See `Store.settle`."""
+        """See `Store.settle`. Cancelling it once it has begun does not keep it from happening."""
         if settlement.organization not in self._organizations:
             await self._introduce(settlement.organization, "", settlement.now, SETTLE_S)
         _check(settlement.charges, settlement.used, "used")
-        await self._settle(settlement, settlement.usage)
+        try:
+            await self._settle(settlement, settlement.usage)
+        except asyncio.CancelledError:
+            background(self._tasks, lambda: self._finish(settlement))
+            raise
 
     async def _settle(
         self, settlement: Settlement, usage: Any, *, only_held: bool = False, mark_ms: int = layout.DONE_MS
@@ -111,6 +118,13 @@ class Hot:
             except StoreError:
                 continue
         logger.error("a reservation without reply could not be taken back", extra={"request": reservation.id})
+
+    async def _finish(self, settlement: Settlement) -> None:
+        """Settle what nobody waits for any more."""
+        try:
+            await self._settle(settlement, settlement.usage)
+        except StoreError as error:
+            logger.error("a request could not be settled", extra={"request": settlement.id, "error": str(error)})
 
     async def renew(self, owner: str, until: int) -> None:
         """See `Store.renew`. Organizations are told again, in case that the server lost them."""
@@ -168,9 +182,9 @@ class Hot:
         return found
 
     async def close(self) -> None:
-        """Wait a moment for what is being taken back; leases end the rest."""
+        """Wait for what is being settled or taken back; leases end the rest."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1)
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -154,6 +154,30 @@ async def test_a_cancelled_call_does_not_shift_replies(own: Server) -> None:
     await store.close()
 
 
+async def test_cancelled_requests_hold_nothing_and_lose_nothing(own: Server) -> None:
+    store = own.store()
+    await store.open()
+    await store.reserve(reservation())
+    made = [reservation([window("a", 6, 100), concurrent("c", 100)]) for _ in range(4)]
+    await asyncio.gather(*[store.reserve(one) for one in made[:2]])
+    calls = [asyncio.ensure_future(store.settle(settlement(one, [2, 0]))) for one in made[:2]]
+    calls += [asyncio.ensure_future(store.reserve(one)) for one in made[2:]]  # type: ignore[misc]
+    await asyncio.sleep(0)
+    own.kill()  # whether they arrived is open
+    for call in calls:
+        call.cancel()
+    assert all(isinstance(a, asyncio.CancelledError) for a in await asyncio.gather(*calls, return_exceptions=True))
+    await asyncio.to_thread(own.start)
+    deadline = time.monotonic() + 10
+    while store._hot._tasks:  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    assert await store.totals(made[0].charges) == [4, 0]
+    found = [orjson.loads(record)["id"] for record in (await store.ledger("", 100))[1]]
+    assert sorted(found) == sorted(one.id for one in made[:2])
+    await store.close()
+
+
 async def test_too_many_calls_at_once_are_refused(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     store = own.store()
     await store.open()
