@@ -7,8 +7,10 @@ from services.apimgmt.policies.access import AccessPolicy
 from services.apimgmt.policies.api import Policy
 from services.apimgmt.policies.cache import Cache
 from services.apimgmt.policies.credentials import CredentialsPolicy
+from services.apimgmt.policies.external import ExternalPolicy
 from services.apimgmt.policies.limits import LimitsPolicy
 from services.apimgmt.policies.prompt_limit import PromptLimitPolicy
+from services.apimgmt.policies.script import ScriptPolicy
 from services.apimgmt.policies.spike_arrest import SpikeArrestPolicy
 from services.apimgmt.policies.validation import Validation
 
@@ -19,6 +21,8 @@ _CLASSES: tuple[type[Policy[Any]], ...] = (
     PromptLimitPolicy,
     SpikeArrestPolicy,
     LimitsPolicy,
+    ExternalPolicy,
+    ScriptPolicy,
     Cache,
 )
 
