@@ -66,7 +66,7 @@ class Validation(Policy[ValidationSettings]):
             closed = self._closed.get(call.operation)
             if closed is not None and not closed.validator.is_valid(call.body):
                 return _remove(call, checker, closed)
-        except (ValueError, RecursionError):  # the engine's own limits, of depth and of text
+        except (ValueError, TypeError, RecursionError):  # limits of engine and encoder, of depth and of text
             return deny(400, "The body is nested too deeply or holds text that is no Unicode.", code="invalid_value")
         return None
 
