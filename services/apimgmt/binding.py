@@ -25,7 +25,7 @@ class Binder:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._products: OrderedDict[tuple[str, str, str], tuple[BoundProduct, ...]] = OrderedDict()
+        self._products: OrderedDict[tuple[str, str, str, str], tuple[BoundProduct, ...]] = OrderedDict()
 
     def caller(
         self,
@@ -81,18 +81,19 @@ class Binder:
         return None
 
     def _bound_products(self, app: App, user: str, key: str) -> tuple[BoundProduct, ...]:
-        """Return the app's approved products. Keys share them, unless a limit is per key."""
-        shared = self._remembered(app, user)
-        if not any(bound.limit.scope is Scope.KEY for product in shared for bound in product.limits):
-            return shared
-        subject = key or f"client/{app.name}"
-        return tuple(replace(product, limits=_for_key(product.limits, subject)) for product in shared)
+        """Return the app's approved products. Its keys share them, unless a limit is per key; all its tokens do."""
+        if key:
+            return _for_key(self._remembered((app.organization, app.name, user, ""), app, user), key)
+        subject = f"client/{app.name}"
+        return self._remembered((app.organization, app.name, user, subject), app, user)
 
-    def _remembered(self, app: App, user: str) -> tuple[BoundProduct, ...]:
-        place = (app.organization, app.name, user)
+    def _remembered(self, place: tuple[str, str, str, str], app: App, user: str) -> tuple[BoundProduct, ...]:
+        """Return products by organization, app, user and subject of limits per key (empty: to be filled in)."""
         found = self._products.get(place)
         if found is None:
             found = tuple(self._bind(app, user, product) for product in self._approved(app))
+            if place[-1]:
+                found = _for_key(found, place[-1])
             self._products[place] = found
             if len(self._products) > MAX_REMEMBERED:
                 self._products.popitem(last=False)
@@ -159,10 +160,17 @@ def _subjects(limit: Limit, app: App, user: str, groups: Iterable[Group]) -> Ite
     yield BoundLimit(limit, beginning + subject, models)
 
 
-def _for_key(limits: tuple[BoundLimit, ...], subject: str) -> tuple[BoundLimit, ...]:
+def _for_key(products: tuple[BoundProduct, ...], subject: str) -> tuple[BoundProduct, ...]:
+    """Fill the subject into limits per key."""
+    if not any(bound.limit.scope is Scope.KEY for product in products for bound in product.limits):
+        return products
     return tuple(
-        replace(bound, prefix=bound.prefix + subject) if bound.limit.scope is Scope.KEY else bound for bound in limits
+        replace(product, limits=tuple(_filled(bound, subject) for bound in product.limits)) for product in products
     )
+
+
+def _filled(bound: BoundLimit, subject: str) -> BoundLimit:
+    return replace(bound, prefix=bound.prefix + subject) if bound.limit.scope is Scope.KEY else bound
 
 
 def _set(names: list[str]) -> frozenset[str] | None:

@@ -130,9 +130,9 @@ class Directory:
             found = await found
         if isinstance(found, Refusal):
             return found
-        developer = self.snapshot.developers.get((found.record.organization, found.record.developer))
+        developer = self.snapshot.developers.get((found.organization, found.developer))
         if developer is None:
-            return errors.broken_account("developer", found.record.developer)
+            return errors.broken_account("developer", found.developer)
         return developer if developer.active else errors.inactive("developer", developer.name)
 
     def caller_for_client(
@@ -180,21 +180,21 @@ class Directory:
 
     def _judge(self, entry: Entry, text: str, purpose: KeyPurpose) -> Entry | Refusal:
         """Look whether the key is genuine, in time, and meant for this."""
-        if not keys.matches(self._pepper, text, entry.record.digest):
+        if not keys.matches(self._pepper, text, entry.digest):
             return errors.unknown_key()
         if self._mirror.stale():
             return errors.store_away()
         now = self._clock()
         if now >= entry.ends:
-            revoked = keys.state(entry.record, now) is keys.KeyState.REVOKED
-            return errors.revoked_key(entry.record.id) if revoked else errors.expired_key(entry.record.id)
-        if entry.record.purpose is not purpose:
-            opens = "the models" if entry.record.purpose is KeyPurpose.API else "the admin API and the portal"
-            return errors.wrong_purpose(entry.record.id, opens)
+            revoked = entry.revoked is not None and now >= entry.revoked
+            return errors.revoked_key(entry.id) if revoked else errors.expired_key(entry.id)
+        if entry.purpose is not purpose:
+            opens = "the models" if entry.purpose is KeyPurpose.API else "the admin API and the portal"
+            return errors.wrong_purpose(entry.id, opens)
         minute = now // 60
         if entry.minute != minute:
             entry.minute = minute
-            self._used[entry.record.id] = int(minute) * 60
+            self._used[entry.id] = int(minute) * 60
         return entry
 
     async def _caller_later(self, found: Awaitable[Entry | Refusal]) -> Found:
@@ -208,12 +208,11 @@ class Directory:
         return entry.found
 
     def _bind(self, entry: Entry) -> Found:
-        record = entry.record
-        app = self.snapshot.apps.get((record.organization, record.app))
+        app = self.snapshot.apps.get((entry.organization, entry.app))
         if app is None:
-            return errors.broken_account("app", record.app)
+            return errors.broken_account("app", entry.app)
         expires = None if entry.ends == float("inf") else entry.ends
-        return self._mirror.binder.caller(app, Credential.API_KEY, key=record.id, expires=expires)
+        return self._mirror.binder.caller(app, Credential.API_KEY, key=entry.id, expires=expires)
 
     async def refresh(self) -> None:
         """Take up all changes now: after it, what was committed before holds here. Raises StoreError."""

@@ -38,7 +38,7 @@ def hide(exchange: Exchange) -> None:
     """Remove credentials, so that neither replicas nor their logs see them."""
     remove = exchange.request_changes.remove
     for name, _ in exchange.request_headers:
-        if name[:1] in "ax" and canonical(name) in CREDENTIALS:
+        if name in CREDENTIALS or ("_" in name and canonical(name) in CREDENTIALS):
             remove.add(name)
 
 

@@ -5,6 +5,7 @@ before, so it is made again.
 """
 
 import asyncio
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 
@@ -25,12 +26,28 @@ MAX_WAITING = 1000
 
 
 class Entry:
-    """A key that exists."""
+    """A key that exists: what of its record is asked for, small, since there may be a hundred thousand."""
 
-    __slots__ = ("ends", "found", "generation", "minute", "record")
+    __slots__ = (
+        "app",
+        "developer",
+        "digest",
+        "ends",
+        "found",
+        "generation",
+        "id",
+        "minute",
+        "organization",
+        "purpose",
+        "revoked",
+    )
 
     def __init__(self, record: KeyRecord) -> None:
-        self.record = record
+        self.id, self.purpose, self.digest = record.id, record.purpose, record.digest
+        self.organization, self.app, self.developer = map(
+            sys.intern, (record.organization, record.app, record.developer)
+        )
+        self.revoked = record.revoked
         self.ends = keys.ends(record)
         """From when on it is refused."""
         self.minute = -1.0

@@ -155,8 +155,8 @@ class CredentialsPolicy(Policy[CredentialsSettings]):
 
 def read(headers: Headers) -> str | Refusal:
     """Return the credential that came, or why there is none."""
-    authorizations = headers.get_all(identity.AUTHORIZATION)
-    keys = headers.get_all(identity.API_KEY)
+    authorizations = headers.get_all(identity.AUTHORIZATION) if identity.AUTHORIZATION in headers else []
+    keys = headers.get_all(identity.API_KEY) if identity.API_KEY in headers else []
     if len(authorizations) > 1 or len(keys) > 1:
         return errors.ambiguous_credentials()
     key = keys[0].strip() if keys else ""
