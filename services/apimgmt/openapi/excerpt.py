@@ -33,9 +33,15 @@ class Excerpt:
     def original(self, path: list[str | int]) -> list[str | int]:
         """Return a path in the excerpt as one in the body."""
         found: list[str | int] = []
+        here: Any = self.body
         for index, part in enumerate(path):
-            kept = self._kept.get(tuple(path[:index]))
-            found.append(kept[part] if kept and isinstance(part, int) else part)
+            if isinstance(here, list) and isinstance(part, int):
+                kept = self._kept.get(tuple(path[:index]))
+                found.append(kept[part] if kept else part)
+                here = here[part]
+            else:
+                found.append(str(part))  # the engine takes a field named "5" for an index
+                here = here.get(str(part)) if isinstance(here, dict) else None
         return found
 
     def _cut(self) -> None:
