@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+CENT = 0.01
+"""Smaller amounts of money are shown to the micro-dollar."""
 BAR = 30
 """Width of the longest bar, characters."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -50,7 +52,9 @@ def time(seconds: int | None, bucket: str = "minute") -> str:
 
 def money(micros: int) -> str:
     """Return millionths of a US dollar as dollars."""
-    return f"${micros / 1_000_000:,.2f}" if abs(micros) >= 10_000 or not micros else f"${micros / 1_000_000:.6f}"
+    dollars = abs(micros) / 1_000_000
+    text = f"{dollars:,.2f}" if dollars >= CENT or not micros else f"{dollars:.6f}"
+    return ("-$" if micros < 0 else "$") + text
 
 
 def count(number: int) -> str:
