@@ -56,8 +56,8 @@ class ApiManagementService(Service):
         super().__init__()
         self.files = (flags.config_file,)
         self._flags, self._environ = flags, environ
-        self._sealer = _sealer(environ)
         self._pepper, self._token = keys.read_pepper(environ), read_admin_token(environ)
+        self._sealer = _sealer(environ)
         self._guardrails = _guardrails(flags.guardrails_file) if flags.guardrails_file else ()
         self._metrics = Metrics()
         self._loop: asyncio.AbstractEventLoop | None = None
