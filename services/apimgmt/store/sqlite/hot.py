@@ -44,13 +44,11 @@ class Hot:
 
     def reserve(self, reservation: Reservation) -> "asyncio.Future[Grant]":
         """See `Store.reserve`. One that is cancelled before its turn holds nothing."""
-        _check(reservation.charges, reservation.lost, "lost")
-        return self._add(reservation)
+        return self._add(reservation, _problem(reservation.charges, reservation.lost, "lost"))
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
         """See `Store.settle`. Cancelling the future does not keep it from happening."""
-        _check(settlement.charges, settlement.used, "used")
-        return self._add(settlement)
+        return self._add(settlement, _problem(settlement.charges, settlement.used, "used"))
 
     async def close(self) -> None:
         """Do what is pending, and let go."""
@@ -58,10 +56,11 @@ class Hot:
         await asyncio.gather(*(future for _, future in self._pending), return_exceptions=True)
         self._connection.close()
 
-    def _add(self, call: Call) -> "asyncio.Future[Any]":
-        if self._closed:
-            raise StoreError(f"store {self._path}: it is closed")
+    def _add(self, call: Call, problem: str) -> "asyncio.Future[Any]":
         future = self._loop.create_future()
+        if problem or self._closed:
+            future.set_exception(StoreError(problem or f"store {self._path}: it is closed"))
+            return future
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append((call, future))
@@ -135,12 +134,14 @@ class Hot:
             self._connection.execute("ROLLBACK")
 
 
-def _check(charges: Sequence[Charge], amounts: Sequence[int], name: str) -> None:
+def _problem(charges: Sequence[Charge], amounts: Sequence[int], name: str) -> str:
+    """Return what is wrong with amounts, before others are bothered with it; empty if nothing is."""
     if len(amounts) != len(charges):
-        raise StoreError(f"{name} has {len(amounts)} amounts for {len(charges)} charges; expected one for each")
+        return f"{name} has {len(amounts)} amounts for {len(charges)} charges; expected one for each"
     for charge, amount in zip(charges, amounts, strict=True):
         if charge.amount >> MAX_AMOUNT_BITS or amount >> MAX_AMOUNT_BITS:
-            raise StoreError(f"counter {charge.counter}: expected amounts from 0 to 2**{MAX_AMOUNT_BITS} - 1")
+            return f"counter {charge.counter}: expected amounts from 0 to 2**{MAX_AMOUNT_BITS} - 1"
+    return ""
 
 
 def _failure(path: Path, error: Exception) -> StoreError:

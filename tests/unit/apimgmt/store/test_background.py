@@ -84,6 +84,17 @@ async def test_a_long_sweep_goes_by_batches(store: SqliteStore, path: Path, monk
     assert rows(path, "SELECT count(*) FROM leases") == [(0,)]
 
 
+async def test_a_lease_renewed_meanwhile_keeps_what_the_sweep_had_found(store: SqliteStore) -> None:
+    await store.renew("p1", NOW + 1)
+    await store.reserve(reservation(charge()))
+    found = await store._writer.run(lambda c: reading.orphans(c, NOW + 2))
+    assert len(found) == 1
+    await store.renew("p1", NOW + 30)
+    assert await store._lose(found, NOW + 2) == 0
+    assert await store._lose(found, NOW + 31) == 1
+    assert await store._lose(found, NOW + 31) == 0
+
+
 async def test_pruning_goes_by_batches(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "BATCH", 10)
     for n in range(64):

@@ -134,14 +134,15 @@ async def test_a_counter_with_a_line_break_is_refused(store: SqliteStore) -> Non
 
 
 @pytest.mark.parametrize(("amount", "lost"), [(2**53, 0), (-1, 0), (1, 2**53), (1, -1)])
-def test_amounts_are_checked_before_anything_else(amount: int, lost: int) -> None:
+async def test_amounts_are_checked_before_anything_else(store: SqliteStore, amount: int, lost: int) -> None:
     with pytest.raises(StoreError, match="expected amounts from 0"):
-        hot._check([charge(amount=amount)], [lost], "lost")
+        await store.reserve(reservation(charge(amount=amount), lost=[lost]))
 
 
-def test_amounts_are_as_many_as_charges() -> None:
+async def test_amounts_are_as_many_as_charges(store: SqliteStore) -> None:
+    held = reservation(charge())
     with pytest.raises(StoreError, match="used has 0 amounts for 1 charges"):
-        hot._check([charge()], [], "used")
+        await store.settle(settlement(held, []))
 
 
 async def test_who_leaves_before_the_turn_holds_nothing(store: SqliteStore) -> None:
@@ -174,7 +175,7 @@ async def test_closing_does_what_is_pending(path: Path) -> None:
     await store.close()
     assert all(future.done() for future in pending)  # type: ignore[attr-defined]
     with pytest.raises(StoreError, match="closed"):
-        store.settle(settlement("late"))
+        await store.settle(settlement("late"))
     again = store_at(path)
     await again.open()
     assert len(await ledger(again)) == 3 * hot.MAX_BATCH
