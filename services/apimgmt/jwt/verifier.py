@@ -78,7 +78,7 @@ class Verifier:
         algorithm, key_id = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in keys.issuer.algorithms:
             raise refuse("algorithm_not_allowed", "The token is signed with an algorithm that is not accepted here.")
-        if "crit" in header or "b64" in header or not isinstance(key_id, str | None):
+        if not isinstance(key_id, str | None):
             raise _malformed()
         return keys, key_id, algorithm
 

@@ -75,6 +75,7 @@ async def test_a_model_that_only_the_body_names_is_judged_when_the_body_is_there
         assert reply is None
         made.body = {"model": "big"}
         assert error(w.access().recheck(made))["code"] == "model_not_allowed"
+        assert made.product is None
         made, _ = await judged(w, model="")
         made.body = {"model": "gemma"}
         assert w.access().recheck(made) is None

@@ -67,6 +67,8 @@ async def test_a_key_that_left_the_set_is_good_for_a_stated_time(bench):
     assert await good(bench, SECOND)
     bench.monotonic.now += RETAIN_S - 0.1
     assert await good(bench, FIRST)
+    assert await bench.reason(FIRST.sign(bench.claims(), kid="makes it fetch")) == "unknown_signing_key"
+    assert len(bench.issuer.asked) == 3
     bench.monotonic.now += 0.1
     assert await bench.reason(FIRST.sign(bench.claims())) == "unknown_signing_key"
 
@@ -96,7 +98,7 @@ class TestTrouble:
             (200, b"<html>"),
             (200, b"[]"),
             (200, b'{"keys": {}}'),
-            (200, b'{"keys": "' + b"x" * 100_000 + b'"}'),
+            (200, json.dumps({"keys": [FIRST.jwk()], "x": "x" * 100_000}).encode()),
         ],
         ids=["500", "404", "redirect", "empty", "html", "list", "no list", "huge"],
     )
