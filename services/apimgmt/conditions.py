@@ -12,7 +12,7 @@ what may be missing: `has(body.user) && body.user == "batch"`.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -20,46 +20,10 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from services.apimgmt.call import Call
 from services.cel.compiler import Predicate, Variables
 from services.cel.values import Failure
-from services.extproc.api import Headers
 from services.extproc.meters import Meter
-
-CREDENTIAL_HEADERS = frozenset(
-    {
-        *("authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"),
-        *("x-goog-api-key", "x-goog-iap-jwt-assertion", "x-serverless-authorization", "x-amz-security-token"),
-        *("x-forwarded-client-cert", "x-apigateway-api-userinfo", "x-endpoint-api-userinfo"),
-    }
-)
-"""Headers that no condition, script, external service or recording sees."""
+from services.extproc.visible import VisibleHeaders
 
 logger = logging.getLogger("penstock.apimgmt")
-
-
-class VisibleHeaders(Mapping[str, str]):
-    """Request headers without credentials and pseudo headers."""
-
-    __slots__ = ("_headers",)
-
-    def __init__(self, headers: Headers) -> None:
-        self._headers = headers
-
-    def __getitem__(self, name: str) -> str:
-        if name in self:
-            return self._headers.get(name)
-        raise KeyError(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._headers and _visible(str(name))
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name in dict.fromkeys(name for name, _ in self._headers) if _visible(name))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def _visible(name: str) -> bool:
-    return name not in CREDENTIAL_HEADERS and name[:1] != ":"
 
 
 def _caller(field: str) -> Callable[[Call], str]:
@@ -147,5 +111,12 @@ def facts(call: Call, *, body: bool) -> dict[str, Any]:
             found[group][name] = read(call)
         elif body or path not in NEEDS_BODY:
             found[group] = read(call)
-    found["request"]["headers"] = dict(found["request"]["headers"])
+    request = found["request"]
+    request["headers"] = {name: _text(value) for name, value in request["headers"].items()}
+    request["path"], request["model"] = _text(request["path"]), _text(request["model"])
     return found
+
+
+def _text(value: str) -> str:
+    """Return what can be written as JSON: header bytes that are no UTF-8 become question marks."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()

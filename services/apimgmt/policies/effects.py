@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from services.apimgmt.call import Call
-from services.apimgmt.conditions import CREDENTIAL_HEADERS
 from services.bodyrouter.headers import NEVER_ALLOWED, canonical
 from services.extproc.api import Reply, deny
+from services.extproc.visible import CREDENTIAL_HEADERS
+from services.remote.json_service import BadAnswer
 
 MAX_MESSAGE = 500
 """Longest message of a denial, characters."""
@@ -37,7 +38,7 @@ _CONNECTION = frozenset(
 _TRUSTED = (*NEVER_ALLOWED, "x-forwarded-", "x-envoy-")
 
 
-class EffectError(Exception):
+class EffectError(BadAnswer):
     """A script or an external service asked for what it may not. The text holds nothing of the request."""
 
 

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import orjson
 import pytest
 
 from services.apimgmt.call import Call, Caller, Credential
@@ -13,7 +14,9 @@ from services.extproc.api import Exchange, Headers
 def make_call(body: dict[str, Any] | None = None, **headers: str) -> Call:
     exchange = Exchange()
     fields = {":method": "POST", ":path": "/v1/chat/completions?x=1", "x-gateway-model-name": "gemma", **headers}
-    exchange.request_headers = Headers((name.replace("_", "-"), value.encode()) for name, value in fields.items())
+    exchange.request_headers = Headers(
+        (name.replace("_", "-"), value.encode("utf-8", "surrogateescape")) for name, value in fields.items()
+    )
     call = Call(exchange, "call-1", 0.0, 0.0)
     call.body, call.prompt_tokens, call.stream = body or {}, 120, True
     call.caller = Caller("acme", "red", "ada@example.com", "bot", "k1", Credential.API_KEY, ())
@@ -74,3 +77,8 @@ def test_facts_hold_no_credential() -> None:
     assert found["body"] == {"a": 1}
     assert "body" not in facts(call, body=False)
     assert "secret" not in str(found)
+
+
+def test_facts_can_be_written_as_json() -> None:
+    call = make_call({}, x_raw="caf\udce9")
+    assert orjson.loads(orjson.dumps(facts(call, body=True)))["request"]["headers"]["x-raw"] == "caf?"

@@ -195,9 +195,9 @@ async def test_the_circuit_opens_and_closes_again(caplog: pytest.LogCaptureFixtu
                 await asyncio.sleep(0.02)
         assert len(service.requests) == 4
         assert await asked(policy) is None
-    texts = [record.getMessage() for record in caplog.records if record.name == "penstock.apimgmt"]
-    assert texts == ["an external service is left alone", "an external service is back"]
-    assert "hidden" not in str([vars(record) for record in caplog.records if record.name == "penstock.apimgmt"])
+    texts = [record.getMessage() for record in caplog.records if record.name == "penstock.remote"]
+    assert texts == ["a service is left alone", "a service is back"]
+    assert "hidden" not in str([vars(record) for record in caplog.records if record.name == "penstock.remote"])
 
 
 async def test_concurrency_is_bounded() -> None:
@@ -239,7 +239,7 @@ async def test_a_request_that_is_given_up_says_nothing_of_the_service() -> None:
         ({"url": "http://169.254.169.254/latest"}, "use https"),
         ({"url": "http://policy.ns.svc/"}, "plainHttp"),
         ({"url": "http://policy.ns.svc.evil.com/", "plainHttp": True}, "use https"),
-        ({"url": "https://user:secret@a/"}, "kvm"),
+        ({"url": "https://user:secret@a/"}, "in a header"),
         ({"url": "https://a/", "setHeaders": ["x-penstock-team"]}, "identity"),
         ({"url": "https://a/", "setHeaders": ["X_Gateway_Model_Name"]}, "identity"),
         ({"url": "https://a/", "setHeaders": ["authorization"]}, "identity"),
