@@ -48,11 +48,11 @@ _REQUEST = (
     ("x-request-id", b"e3f1c1d0-1111-2222-3333-444455556666"),
     ("x-envoy-expected-rq-timeout-ms", b"600000"),
 )
-_ROUTED = (*_REQUEST, ("x-gateway-model-name", MODEL.encode()))
+ROUTED = (("x-gateway-model-name", MODEL.encode()),)
 _RESPONSE = (
     (":status", b"200"),
     ("content-type", b"application/json"),
-    ("content-length", b"220"),
+    ("content-length", b"347"),
     ("x-envoy-upstream-service-time", b"1"),
 )
 _SERVED = {
@@ -66,8 +66,8 @@ def run() -> list[tuple[str, str, str]]:
     router = BodyRouter(Settings.model_validate({"models": [{"name": MODEL}]}), Counts(CollectorRegistry()))
     body = orjson.dumps({"model": MODEL, "messages": [{"role": "user", "content": "x" * BODY_BYTES}]})
     return [
-        _row("body router", router, [_headers(_REQUEST), _body(body)]),
-        _row("picker", _picker(), [_headers(_ROUTED), _body(body), _answered()]),
+        _row("body router", router, [message_of_headers(), message_of_body(body)]),
+        _row("picker", _picker(), [message_of_headers(ROUTED), message_of_body(body), _answered()]),
     ]
 
 
@@ -105,14 +105,19 @@ def _row(name: str, filter_: Filter, messages: Sequence[pb.ProcessingRequest]) -
     return name, f"{len(raw)}", f"{seconds * 1e6:.1f}"
 
 
-def _headers(headers: Sequence[tuple[str, bytes]]) -> pb.ProcessingRequest:
+def message_of_headers(
+    extra: Sequence[tuple[str, bytes]] = (), response_mode: "pb.BodySendMode.ValueType" = pb.NONE
+) -> pb.ProcessingRequest:
+    """Return the message of a request's headers, with `extra` ones."""
     message = _message()
     message.protocol_config.request_body_mode = pb.FULL_DUPLEX_STREAMED
-    _add(message.request_headers.headers, headers)
+    message.protocol_config.response_body_mode = response_mode
+    _add(message.request_headers.headers, (*_REQUEST, *extra))
     return message
 
 
-def _body(body: bytes) -> pb.ProcessingRequest:
+def message_of_body(body: bytes) -> pb.ProcessingRequest:
+    """Return the message of a request's whole body."""
     message = _message()
     message.request_body.body, message.request_body.end_of_stream = body, True
     return message
@@ -124,6 +129,15 @@ def _answered() -> pb.ProcessingRequest:
     for key, value in _SERVED.items():
         message.metadata_context.filter_metadata["envoy.lb"].fields[key].string_value = value
     return message
+
+
+def message_of_answer(body: bytes) -> list[pb.ProcessingRequest]:
+    """Return the messages of an answer: headers, body, and the empty end that Envoy sends behind it."""
+    headers, content, end = _message(), _message(), _message()
+    _add(headers.response_headers.headers, _RESPONSE)
+    content.response_body.body = body
+    end.response_body.end_of_stream = True
+    return [headers, content, end]
 
 
 def _message() -> pb.ProcessingRequest:
