@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from services.apimgmt import chain, declared, keys
+from services.apimgmt import chain, declared, keys, template_rules
 from services.apimgmt.accounting import Accounting
 from services.apimgmt.chain import Chains
 from services.apimgmt.directory import Directory
+from services.apimgmt.domain import TemplateRule
 from services.apimgmt.kvm import KEY_VARIABLE, KvmError, Sealer
 from services.apimgmt.learning import Learning
 from services.apimgmt.management import Management, read_admin_token
@@ -37,6 +39,8 @@ PRUNE_S = 3600.0
 """Time between two looks for ledger records that are past their retention, seconds."""
 
 logger = logging.getLogger("penstock.apimgmt")
+
+_NO_RULES: Mapping[str, TemplateRule] = MappingProxyType({})
 
 
 class ApiManagementService(Service):
@@ -71,7 +75,7 @@ class ApiManagementService(Service):
     def load(self) -> Settings:
         """Read the settings, and compare them with the store once that is open. Raises ConfigError."""
         settings = load_config(self.files[0], Settings)
-        _raise(self.files[0], _problems(settings, self._tools if self._loop else None))
+        _raise(self.files[0], self._problems(settings) if self._loop else _problems(settings, None))
         if self._loop is not None:
             preview = declared.preview(self.store, settings, int(time.time()))
             try:
@@ -80,6 +84,9 @@ class ApiManagementService(Service):
                 problem = Problem("", "", f"cannot be compared with the store: {error}", "see to the store")
                 raise ConfigError(str(self.files[0]), [problem]) from None
         return settings
+
+    def _problems(self, settings: Settings) -> list[Problem]:
+        return _problems(settings, self._tools, self.directory.snapshot.template_rules)
 
     def apply(self, config: Settings) -> None:
         """Serve by `config` from now on."""
@@ -114,7 +121,7 @@ class ApiManagementService(Service):
         self._tools = Tools(self.store, self._value, self._background, {"directory": self.directory})
         await declared.apply(self.store, settings, int(time.time()))
         await self.directory.start()
-        _raise(self.files[0], _problems(settings, self._tools))
+        _raise(self.files[0], self._problems(settings))
         estimator = Estimator(settings.estimation)
         self._tools.extras["estimator"] = estimator
         self._estimates = EstimatorMetrics(estimator)
@@ -196,12 +203,14 @@ class ApiManagementService(Service):
             logger.error("background work failed", exc_info=task.exception())
 
 
-def _problems(settings: Settings, tools: Tools | None) -> list[Problem]:
-    """Return what is wrong with the chains of a config."""
+def _problems(settings: Settings, tools: Tools | None, others: Mapping[str, TemplateRule] = _NO_RULES) -> list[Problem]:
+    """Return what is wrong with the chains of a config; `others` are template rules that it does not declare."""
     found = chain.problems(settings.policies, tools)
     for i, product in enumerate(settings.products):
         found += chain.problems(settings.policies, tools, product, f"products[{i}].")
-    return found
+    found += template_rules.problems_of_rules(settings.template_rules)
+    rules = {**others, **{rule.name: rule for rule in settings.template_rules}}
+    return found + template_rules.problems_of_products(rules.values(), settings.policies, settings.products)
 
 
 def _raise(source: Path, problems: list[Problem]) -> None:
