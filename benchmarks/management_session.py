@@ -1,7 +1,7 @@
 """CPU that API management costs a request which is in the stream anyway: key, five limits, validation, ledger.
 
-The whole service, on its SQLite store, without gRPC: sessions are driven as Envoy's messages would drive them, several at
-a time, so that the store groups what arrives together. The baseline is a filter that takes the same bodies and does
+The whole service, on its SQLite store, without gRPC: sessions are driven as Envoy's messages would drive them, several
+at a time, so that the store groups what arrives together. The baseline is a filter that takes the same bodies and does
 nothing. Everything that the process does counts: transactions, checkpoints, sums of the ledger.
 """
 
