@@ -15,7 +15,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from services.apimgmt import references
+from services.apimgmt import references, template_rules
 from services.apimgmt.differences import Diff, Difference, public
 from services.apimgmt.domain import KeyRecord, Kind
 from services.apimgmt.references import Key, label
@@ -42,7 +42,8 @@ def plan(documents: Sequence[Document], settings: Settings, held: Collection[Key
         held: apps and developers among the documents that keys depend on (`holders`).
 
     Raises:
-        ConfigError: with every name that leads nowhere, stands twice, or cannot be let go.
+        ConfigError: with every name that leads nowhere, stands twice, or cannot be let go, and each declared product
+            that violates a declared template rule. (Rules of the admin API do not keep a process from starting.)
     """
     wanted, paths, problems = _wanted(settings)
     stored = {_key(document): document for document in documents}
@@ -52,6 +53,8 @@ def plan(documents: Sequence[Document], settings: Settings, held: Collection[Key
     for key, body in wanted.items():
         problems += references.missing(key, body, known, paths[key])
     problems += _still_named(gone, others)
+    problems += template_rules.problems_of_rules(settings.template_rules)
+    problems += template_rules.problems_of_products(settings.template_rules, settings.policies, settings.products)
     if problems:
         raise ConfigError("declared", problems)
     differences, unchanged = [], []

@@ -110,6 +110,7 @@ RULES: dict[str, Rule] = {
     "GET /ledger": _ADMIN,
     "GET /audit": _ADMIN,
     "GET /declared/diff": _ADMIN,
+    "GET /templateRules:violations": _ADMIN,
     "GET /policies": _ADMIN,
     "GET /export": _ADMIN,
     "POST /import": _ADMIN,

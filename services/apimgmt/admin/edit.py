@@ -10,13 +10,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from services.apimgmt import references
+from services.apimgmt.admin import checks
 from services.apimgmt.admin.access import Access
-from services.apimgmt.admin.checks import product_problems
 from services.apimgmt.admin.context import AdminContext
 from services.apimgmt.admin.problems import ProblemError, invalid
 from services.apimgmt.declared import holds_keys
 from services.apimgmt.differences import public
-from services.apimgmt.domain import ENTITIES, Entity, Kind, Product
+from services.apimgmt.domain import ENTITIES, Entity, Kind
 from services.apimgmt.references import Key, label
 from services.apimgmt.store.api import AuditEntry, Change, Conflict, Document, Store
 
@@ -69,7 +69,7 @@ async def remove(access: Access, document: Document) -> None:
             raise ProblemError(
                 409, "referred", f"{label(key)} has keys that still hold; revoke them first", referrers=["keys"]
             )
-        await _commit(access, change, entry, lambda documents: _refuse_removal(key, documents))
+        await _commit(access, change, entry, lambda documents: _refuse_removal(access.context, key, documents))
 
 
 async def _commit(
@@ -116,14 +116,15 @@ def _refuse(context: AdminContext, entity: Entity, documents: Sequence[Document]
     key, body = references.key_of(entity), references.body_of(entity)
     known: Collection[Key] = {(d.kind, d.organization, d.name) for d in documents} | {key}
     problems = references.missing(key, body, known)
-    if isinstance(entity, Product):
-        problems += product_problems(context, entity, documents)
+    problems += checks.problems(context, entity, documents)
     if problems:
         raise invalid(f"the {references.SINGULAR[entity.kind]} {entity.name}", problems)
 
 
-def _refuse_removal(key: Key, documents: Sequence[Document]) -> None:
-    users = references.referrers(documents, key)
+def _refuse_removal(context: AdminContext, key: Key, documents: Sequence[Document]) -> None:
+    users = list(references.referrers(documents, key))
+    if key[0] is Kind.KEY_VALUE_MAP:
+        users += checks.map_users(context, documents, key[2])
     if users:
         listed = ", ".join(users[: references.MAX_LISTED])
         raise ProblemError(

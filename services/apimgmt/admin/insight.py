@@ -1,11 +1,13 @@
 """What the installation is made of: the declared state against the stored one, template rules, policies."""
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from services.apimgmt import chain, declared
+from services.apimgmt.admin import checks
 from services.apimgmt.admin.access import PREFIX, Guarded
 from services.apimgmt.admin.shapes import problem_responses
 from services.apimgmt.differences import Difference
@@ -26,6 +28,18 @@ async def diff(access: Guarded) -> Response:
     found = await declared.preview(context.store, context.settings, context.now)
     items = [_difference(difference) for difference in found.differences]
     return JSONResponse({"items": items, "unchanged": len(found.unchanged), "next": None})
+
+
+@router.get(
+    "/templateRules:violations",
+    summary="Products that violate template rules",
+    response_model=dict[str, Any],
+)
+async def violations(access: Guarded) -> Response:
+    """Return violations of products that were there before a rule, or that the stack declares."""
+    _, documents = await access.context.store.snapshot()
+    found = checks.all_violations(access.context, documents)
+    return JSONResponse({"items": [asdict(violation) for violation in found], "next": None})
 
 
 @router.get("/policies", summary="Policies that products can use", response_model=dict[str, Any])

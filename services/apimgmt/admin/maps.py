@@ -14,7 +14,7 @@ from services.apimgmt.domain import KeyValueMap, Kind
 from services.apimgmt.store.api import Conflict, Document
 from services.extproc.config import ConfigModel
 
-MAX_ENTRIES, MAX_VALUE = 1000, 64 * 1024
+MAX_ENTRIES, MAX_VALUE = 1000, 512 * 1024
 """Entries of one map, and characters of one value."""
 
 ATTEMPTS = 5
@@ -23,7 +23,7 @@ ATTEMPTS = 5
 router = APIRouter(prefix=PREFIX, tags=[Kind.KEY_VALUE_MAP.value])
 
 NamePath = Annotated[str, Path(max_length=63, description="The map.")]
-EntryPath = Annotated[str, Path(max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The entry.")]
+EntryPath = Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The entry.")]
 _ENTRY = "/keyValueMaps/{name}/entries/{entry}"
 
 
@@ -46,7 +46,11 @@ async def put(access: Guarded, name: NamePath, entry: EntryPath, request: Reques
     if seal is None:
         raise ProblemError(503, "no_sealing_key", "this process has no key to seal values with")
     value = shapes.parse(EntryValue, await shapes.read_json(request), f"the entry {entry}").value
-    await _change(access, name, entry, seal(name, entry, value))
+    try:
+        sealed = seal(name, entry, value)
+    except ValueError as error:
+        raise ProblemError(422, "invalid", str(error)) from None
+    await _change(access, name, entry, sealed)
     return Response(status_code=204)
 
 

@@ -48,6 +48,7 @@ GET    /statement                                       none   none
 GET    /ledger                                          none   none
 GET    /audit                                           none   none
 GET    /declared/diff                                   none   none
+GET    /templateRules:violations                        none   none
 GET    /policies                                        none   none
 GET    /export                                          none   none
 POST   /import                                          none   none

@@ -4,6 +4,7 @@ import pytest
 
 from services.apimgmt.admin.examples import EXAMPLES
 from services.apimgmt.domain import ENTITIES, Kind
+from services.apimgmt.store.api import Change
 from tests.unit.apimgmt.admin.support import ORGANIZATION, TOKEN, Api
 
 LIMIT = {"scope": "team", "kind": "tokens", "amount": 5, "window": "day"}
@@ -197,3 +198,30 @@ async def test_large_bodies_are_refused_with_and_without_a_length(api: Api) -> N
     for content in (large, pieces()):
         answer = await api.call("admin", "PUT", "/admin/v1/limits/daily", content=content)
         assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+async def test_template_rules_bind_new_products_and_list_old_ones(api: Api) -> None:
+    rule = await api.put("admin", "/admin/v1/templateRules/strict", {"required": ["prompt-limit"]})
+    assert rule.status_code == 201
+    refused = await api.put("admin", "/admin/v1/products/new", {"models": ["*"]})
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "policies")
+    assert "prompt-limit is required" in refused.json()["errors"][0]["expected"]
+    policies = [{"policy": "prompt-limit", "settings": {"maxTokens": 10}}]
+    assert (
+        await api.put("admin", "/admin/v1/products/new", {"models": ["*"], "policies": policies})
+    ).status_code == 201
+    found = (await api.call("admin", "GET", "/admin/v1/templateRules:violations")).json()["items"]
+    assert {violation["product"] for violation in found} == {"chat", "gated", "secret"}
+    unknown = await api.put("admin", "/admin/v1/templateRules/other", {"denied": ["no-such"]})
+    assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (422, "denied[0]")
+
+
+async def test_maps_that_policies_use_stay(api: Api) -> None:
+    made = await api.put("admin", "/admin/v1/keyValueMaps/mine", {})
+    use = {"policy": "prompt-limit", "mode": "off", "settings": {"maxTokens": "${kvm:mine/most}"}}
+    body = {"name": "old", "models": ["*"], "policies": [use]}
+    await api.context.store.change([Change(Kind.PRODUCT, "", "old", body)], [])
+    answer = await api.call(
+        "admin", "DELETE", "/admin/v1/keyValueMaps/mine", headers={"if-match": made.headers["etag"]}
+    )
+    assert (answer.status_code, answer.json()["referrers"]) == (409, ["products/old"])

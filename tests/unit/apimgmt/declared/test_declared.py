@@ -219,3 +219,18 @@ async def test_of_several_that_start_at_once_one_wins(tmp_path: Path) -> None:
     finally:
         for store in stores:
             await store.close()
+
+
+async def test_declared_products_keep_declared_template_rules(store: Store, tmp_path: Path) -> None:
+    rules = [{"name": "strict", "required": ["prompt-limit"], "denied": ["no-such"]}]
+    with pytest.raises(ConfigError) as caught:
+        await declared.apply(store, settings(tmp_path, templateRules=rules), NOW)
+    assert [problem.path for problem in caught.value.problems] == [
+        "templateRules[0].denied[0]", "products[0].policies", "products[1].policies", "products[2].policies"
+    ]  # fmt: skip
+
+
+async def test_template_rules_of_the_api_do_not_keep_a_process_from_starting(store: Store, tmp_path: Path) -> None:
+    rule = {"name": "strict", "required": ["prompt-limit"]}
+    await store.change([Change(Kind.TEMPLATE_RULE, "", "strict", rule)], [])
+    assert (await declared.apply(store, settings(tmp_path), NOW)).created
