@@ -68,6 +68,7 @@ from .management_settings import (
     ManagementAdmin,
     PolicyUse,
     RatePlan,
+    TokenEstimation,
     TokenPrices,
     UsageLedger,
 )
@@ -194,6 +195,7 @@ __all__ = [
     "ServicePublicationArgs",
     "SslPolicy",
     "TemplateRule",
+    "TokenEstimation",
     "TokenPrices",
     "UsageLedger",
     "UsageLimit",

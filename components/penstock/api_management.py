@@ -21,6 +21,7 @@ from .management_settings import (
     ManagementAdmin,
     PolicyUse,
     RatePlan,
+    TokenEstimation,
     UsageLedger,
 )
 from .manifests import api_management as manifests
@@ -165,6 +166,8 @@ class ApiManagementArgs(TypedDict):
     """What use costs."""
     key_value_maps: NotRequired[list[str]]
     """Names of maps whose values policies' settings may refer to; values are set over the admin API."""
+    estimation: NotRequired[TokenEstimation]
+    """How tokens are guessed before they are counted."""
     ledger: NotRequired[UsageLedger]
     """The usage ledger."""
     portal: NotRequired[DeveloperPortal]

@@ -154,6 +154,18 @@ class UsageLedger(TypedDict):
     """Copies. Default none."""
 
 
+class TokenEstimation(TypedDict):
+    """How tokens are guessed before they are counted."""
+
+    reserve: NotRequired[str]
+    """`learned` (what 99 of 100 prompts stayed below) or `bytes` (a token per byte: no prompt exceeds it). Default
+    `learned`."""
+    output_tokens: NotRequired[int]
+    """Reserved for an answer where neither request nor product sets a maximum. Default 1,024."""
+    media_tokens: NotRequired[int]
+    """Reserved for each part of a prompt that is no text. Default 1,500."""
+
+
 class DeveloperPortal(TypedDict):
     """The developer portal, on the admin port."""
 

@@ -23,6 +23,7 @@ MODES = ("enforce", "shadow", "off")
 ROLES = ("developer", "teamLead", "admin")
 STATUSES = ("approved", "pending", "revoked")
 FORMATS = ("jsonl", "parquet")
+RESERVES = ("learned", "bytes")
 POLICIES = (
     "credentials",
     "access",
@@ -57,7 +58,7 @@ def config(args: "ApiManagementArgs") -> str:
     document["templateRules"] = [_rule(rule) for rule in args.get("template_rules", [])]
     if args.get("key_value_maps"):
         document["keyValueMaps"] = [{"name": name} for name in args["key_value_maps"]]
-    for name in ("ledger", "portal"):
+    for name in ("estimation", "ledger", "portal"):
         if given.get(name):
             document[name] = _plain(given[name])
     return yaml.safe_dump(document, sort_keys=False)
@@ -105,6 +106,9 @@ def problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:
             expected = "gs://bucket/prefix, s3://bucket/prefix or file:///folder"
             yield ConfigError(f"{path}.ledger.export.url", export["url"], expected, "Correct it")
         yield from check_word(f"{path}.ledger.export.format", export.get("format", FORMATS[0]), FORMATS)
+    yield from check_word(
+        f"{path}.estimation.reserve", args.get("estimation", {}).get("reserve", RESERVES[0]), RESERVES
+    )
     days = args.get("ledger", {}).get("retention_days", 90)
     yield from check_range(f"{path}.ledger.retention_days", days, 1, 3650, "days")
 
