@@ -4,18 +4,22 @@ Fails closed: an exception here ends the request with 500, and no request passes
 """
 
 import time
-from typing import ClassVar
+from collections.abc import Awaitable
+from typing import Any, ClassVar, cast
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from services.bodyrouter import operations
-from services.bodyrouter.headers import BASE_MODEL_HEADER, MODEL_HEADER, canonical, is_trusted
+from services.bodyrouter.asked import Asked
+from services.bodyrouter.headers import AGENT_HEADER, BASE_MODEL_HEADER, MODEL_HEADER, canonical, is_trusted
 from services.bodyrouter.models import Catalogue
 from services.bodyrouter.operations import Operation
-from services.bodyrouter.scan import Refused, read_model
+from services.bodyrouter.routing import Routing
+from services.bodyrouter.scan import Refused, read_model, with_model
 from services.bodyrouter.settings import Settings
 from services.extproc.api import Answer, BodyMode, Exchange, Filter, FilterStream, Reply, deny
 from services.extproc.meters import Meter
+from services.remote.json_service import Unavailable
 
 JSON = "application/json"
 MAX_QUOTED = 64
@@ -39,6 +43,12 @@ class Counts:
             ["model", "operation"],
             registry,
         )
+        self.decisions = Meter(
+            "penstock_body_router_decisions",
+            "Models chosen by a prompt route or a classifier, and those that failed",
+            ["kind", "name"],
+            registry,
+        )
         self.errors = Meter("penstock_body_router_errors", "Requests refused, by error code", ["code"], registry)
 
 
@@ -57,9 +67,11 @@ class BodyRouter(Filter):
             counts: where requests are counted.
             created: `created` of the model list, Unix seconds; None is now.
         """
-        self.catalogue = Catalogue(settings.models, int(time.time()) if created is None else created)
+        self.catalogue = Catalogue(settings, int(time.time()) if created is None else created)
         self.allowed = frozenset(settings.allow_client_headers)
         self._counts = counts
+        rules = settings.aliases or settings.prompt_routes or settings.classifiers
+        self.routing = Routing(settings, self.decided) if rules else None
 
     def open(self, exchange: Exchange) -> "BodyRouterStream":
         """Return the stream of one exchange."""
@@ -69,10 +81,15 @@ class BodyRouter(Filter):
         """Count a request; `model` is a configured name or one of the fixed labels."""
         self._counts.requests.counts[model, operation] += 1
 
+    def decided(self, kind: str, name: str) -> None:
+        """Count a decision of the routing; both are names of the config."""
+        self._counts.decisions.counts[kind, name] += 1
+
     def refuse(self, status: int, code: str, message: str, param: str | None = None, allow: str = "") -> Reply:
         """Count and make an error answer."""
         self._counts.errors.counts[(code,)] += 1
-        return deny(status, message, param=param, code=code, headers={"allow": allow} if allow else None)
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        return deny(status, message, type=kind, param=param, code=code, headers={"allow": allow} if allow else None)
 
 
 class BodyRouterStream(FilterStream):
@@ -87,7 +104,7 @@ class BodyRouterStream(FilterStream):
         """Drop trusted headers; answer or refuse what needs no body."""
         router, headers = self.router, self.exchange.request_headers
         for name, _ in headers:
-            if is_trusted(name) and canonical(name) not in router.allowed:
+            if is_trusted(name) and canonical(name) not in router.allowed and name != AGENT_HEADER:
                 self.exchange.request_changes.remove.add(name.lower())
         method, target = headers.get(":method"), headers.get(":path")
         operation = operations.find(target)
@@ -112,6 +129,15 @@ class BodyRouterStream(FilterStream):
         except Refused as refused:
             router.count(NO_MODEL, self.operation)
             return router.refuse(400, refused.code, refused.message, refused.param)
+        routing = router.routing
+        if routing is None or model not in routing.names:
+            return self._route(model)
+        asked = Asked(exchange, model, cast(dict[str, Any], exchange.request_json()))
+        chosen = routing.choose(asked)
+        return self._rewrite(asked, chosen) if isinstance(chosen, str) else self._rewrite_later(asked, chosen)
+
+    def _route(self, model: str) -> Reply | None:
+        router, exchange = self.router, self.exchange
         if model not in router.catalogue.base:
             router.count(UNKNOWN_MODEL, self.operation)
             return self._no_such_model(model)
@@ -123,6 +149,23 @@ class BodyRouterStream(FilterStream):
         exchange.clear_route_cache = True
         exchange.notes[MODEL_NOTE] = model
         return None
+
+    def _rewrite(self, asked: Asked, model: str) -> Reply | None:
+        """Put the chosen model into the body, so that the server reads what the route was chosen by."""
+        if model != asked.model:
+            exchange = self.exchange
+            body = with_model(exchange.request_body, model)
+            exchange.replace_request_body(body, {**asked.body, "model": model})
+        return self._route(model)
+
+    async def _rewrite_later(self, asked: Asked, chosen: Awaitable[str]) -> Reply | None:
+        try:
+            model = await chosen
+        except Unavailable:
+            self.router.count(UNKNOWN_MODEL, self.operation)
+            text = f"The service that chooses a model for {_quoted(asked.model)} does not answer. Try again."
+            return self.router.refuse(503, "classifier_unavailable", text, "model")
+        return self._rewrite(asked, model)
 
     def _wrong_method(self, operation: Operation, method: str) -> Reply | None:
         if method == operation.method:

@@ -12,6 +12,10 @@ MODEL_HEADER = "x-gateway-model-name"
 BASE_MODEL_HEADER = "x-gateway-base-model-name"
 """Carries the model that an adapter extends, so that routes need not know adapters (same source)."""
 
+AGENT_HEADER = "x-penstock-agent"
+"""Which agent asks. Alone of its family it passes: API management believes it of trusted apps, and removes it
+otherwise; without API management nothing reads it."""
+
 TRUSTED_FAMILIES = (
     "x-gateway-",
     "x-llm-d-",
