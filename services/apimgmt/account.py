@@ -8,6 +8,7 @@ from services.apimgmt import pricing
 from services.apimgmt.accounting import Accounting
 from services.apimgmt.call import Call
 from services.apimgmt.domain import LimitKind
+from services.apimgmt.ending import End
 from services.apimgmt.ledger import record as records
 from services.apimgmt.ledger.record import RequestOutcome
 from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement
@@ -28,7 +29,7 @@ class Account:
         self.overhead_s = 0.0
         """Time that the request spent here until it went on."""
         self.record: Mapping[str, Any] = {}
-        """The ledger record, once closed."""
+        """The ledger record; complete once closed."""
 
     @property
     def granted(self) -> bool:
@@ -40,7 +41,8 @@ class Account:
         """Ask for all charges of the call. `prompt`: what is charged if this process dies before the end."""
         call, accounting = self.call, self._accounting
         cost = self._cost(prompt, 1)
-        record = records.make(call, RequestOutcome.LOST, tokens=prompt, cost=cost)
+        self.record = records.begin(call)
+        record = records.finish(self.record, call, RequestOutcome.LOST, tokens=prompt, cost=cost)
         self._charges = call.charges
         reservation = Reservation(
             call.id,
@@ -56,32 +58,26 @@ class Account:
         accounting.metrics.in_flight += 1
         return self._grant
 
-    def close(
-        self,
-        outcome: RequestOutcome,
-        status: int,
-        tokens: Tokens | None = None,
-        *,
-        code: str = "",
-        ttft_ms: int | None = None,
-    ) -> "asyncio.Future[None] | None":
+    def close(self, end: End, first_token_at: float | None = None) -> "asyncio.Future[None] | None":
         """Settle and write the record, once. Return what to wait for; None if it waits for the reservation first.
 
-        `tokens`: what is charged; None for nothing, not even for a request. `code`: for metrics.
+        `first_token_at`: `time.perf_counter()` when the first content of a stream passed.
         """
         if self.closed:
             return None
         self.closed = True
+        tokens, started = end.tokens, self.call.started
         cost = self._cost(tokens, 1) if tokens is not None else 0
         call = self.call
-        record = self.record = records.make(
+        record = self.record = records.finish(
+            self.record or records.begin(call),
             call,
-            outcome,
-            status=status,
+            end.outcome,
+            status=end.status,
             tokens=tokens,
             cost=cost,
-            latency_ms=records.elapsed_ms(call.started),
-            ttft_ms=ttft_ms,
+            latency_ms=records.elapsed_ms(started),
+            ttft_ms=None if first_token_at is None else int((first_token_at - started) * 1000),
             overhead_ms=round(self.overhead_s * 1000, 3),
         )
         used = self._used(tokens.total, cost, 1) if tokens is not None else [0] * len(self._charges)
@@ -89,7 +85,7 @@ class Account:
         settlement = Settlement(
             call.id, record["organization"], accounting.clock(), self._charges, used, records.dump(record), record
         )
-        accounting.metrics.record(record, code)
+        accounting.metrics.record(record, end.code)
         grant = self._grant
         if grant is None:
             return accounting.settle(settlement)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.apimgmt import kvm
+from services.apimgmt.accounting import until
 from services.apimgmt.call import Call
 from services.apimgmt.conditions import compile_condition
 from services.apimgmt.domain import PolicyUse, Product
@@ -41,6 +42,9 @@ USUALLY = ("validation", "limits")
 
 RETIRE_S = 30.0
 """How long a policy that left the chains may still be at work for a request, seconds: longer than any hook may take."""
+
+COMPILE_S = 2.0
+"""How long a request waits for the chain of a product that was just made, seconds."""
 
 COUNTING = ("spike-arrest", "limits")
 
@@ -201,6 +205,8 @@ class Chains:
     def __init__(self, tools: Tools, metrics: Metrics) -> None:
         self._tools, self._metrics = tools, metrics
         self._instances = Instances(REGISTRY, tools)
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the chains change."""
         self._retired: set[Policy[Any]] = set()
         self.head: tuple[Step, ...] = ()
         """`credentials` and `access`: a caller's product is known after them."""
@@ -236,10 +242,21 @@ class Chains:
         self._instances = made
         self.head = tuple(step for step in whole if step.policy.name in ALWAYS)
         self.products, self.broken = chains, broken
+        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
+        changed.set_result(None)
         for policy in before:
             if policy not in after:
                 self._retired.add(policy)
                 self._tools.background(self._retire(policy))
+
+    async def wait_for(self, name: str) -> Compiled | None:
+        """Return the chain of a product that is not compiled yet; None if it cannot be."""
+        deadline = asyncio.get_running_loop().time() + COMPILE_S
+        while name not in self.products and name not in self.broken:
+            changed = self._changed
+            if not await until(changed, deadline - asyncio.get_running_loop().time()):
+                break
+        return self.products.get(name)
 
     async def stop(self) -> None:
         """Stop all policies."""

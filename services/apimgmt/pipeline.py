@@ -104,9 +104,7 @@ class ApiManagementStream(FilterStream):
             answer = self._admit()
         elif not isinstance(answer, Reply):
             answer = self._admit_later(answer)
-        if answer is not None and not isinstance(answer, Reply):
-            return self._ended_later(answer, began)
-        return self._ended(answer, began)
+        return self._ended(answer, began) if answer is None or isinstance(answer, Reply) else self._later(answer, began)
 
     def on_request_body(self) -> Answer:
         """Run the policies of the product, then reserve."""
@@ -132,8 +130,15 @@ class ApiManagementStream(FilterStream):
             return None
         chain = self._chain = self._chain_of(call)
         if chain is None:
-            return errors.broken_product(call.product.product.name).reply()
+            return self._admit_new(call.product.product.name)
         return self._run(chain.headers) if chain.headers else None
+
+    async def _admit_new(self, name: str) -> Reply | None:
+        """The product is newer than the chains: wait for them to be compiled."""
+        chain = self._chain = await self._filter.chains.wait_for(name)
+        if chain is None:
+            return errors.broken_product(name).reply()
+        return await _resolved(self._run(chain.headers))
 
     def _chain_of(self, call: Call) -> Compiled | None:
         product = call.product
@@ -203,7 +208,7 @@ class ApiManagementStream(FilterStream):
         self._reply = Reply(reply.status, reply.body, headers, reply.details)
         return self._reply
 
-    async def _ended_later(self, answer: Awaitable[Reply | None], began: float) -> Reply | None:
+    async def _later(self, answer: Awaitable[Reply | None], began: float) -> Reply | None:
         return self._ended(await answer, began)
 
     # the answer
@@ -281,9 +286,7 @@ class ApiManagementStream(FilterStream):
         return ending.of_silence(self._call, outcome, estimator, charged=self._forwarded and reserved)
 
     def _close(self, account: Account, end: End) -> "asyncio.Future[None] | None":
-        first = self._reader.first_token_at if self._reader is not None else None
-        ttft_ms = None if first is None else int((first - self._call.started) * 1000)
-        return account.close(end.outcome, end.status, end.tokens, code=end.code, ttft_ms=ttft_ms)
+        return account.close(end, self._reader.first_token_at if self._reader is not None else None)
 
     @property
     def _status(self) -> int:

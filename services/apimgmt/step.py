@@ -51,8 +51,6 @@ class Step:
         except Exception as error:  # noqa: BLE001 - as above
             reply = self.failed(call, error)
         self.tally.seconds += perf_counter() - began
-        if self.shadow:
-            call.enter(shadow=False)
         if reply is None:
             self.tally.passed += 1
             return None
@@ -92,15 +90,26 @@ class Step:
         if not self.shadow:
             return self._check(call)
         call.enter(shadow=True)
-        before = dict(call.headers)
-        answer: Answer = None
+        before, answer = dict(call.headers), None
         try:
             answer = self._check(call)
         finally:
-            if answer is None or isinstance(answer, Reply):  # else `finish` leaves the shadow
-                call.enter(shadow=False)
-                call.headers = before
-        return answer
+            if answer is None or isinstance(answer, Reply):
+                _leave(call, before)
+        return answer if answer is None or isinstance(answer, Reply) else _shadowed(call, answer, before)
+
+
+async def _shadowed(call: Call, answer: Awaitable[Reply | None], before: dict[str, str]) -> Reply | None:
+    try:
+        return await answer
+    finally:
+        _leave(call, before)
+
+
+def _leave(call: Call, headers: dict[str, str]) -> None:
+    """Leave shadow mode, without what the policy did to the answer's headers."""
+    call.enter(shadow=False)
+    call.headers = headers
 
 
 _SKIPPED = Reply(0, b"")

@@ -33,28 +33,15 @@ class RequestOutcome(enum.StrEnum):
     """The process died; the prompt's estimate is charged."""
 
 
-def make(
-    call: Call,
-    outcome: RequestOutcome,
-    *,
-    status: int = 0,
-    tokens: Tokens | None = None,
-    cost: int = 0,
-    latency_ms: int = 0,
-    ttft_ms: int | None = None,
-    overhead_ms: float = 0.0,
-) -> dict[str, Any]:
-    """Return the record of a call whose caller is known.
+def begin(call: Call) -> dict[str, Any]:
+    """Return what is known of a call when it goes on: the beginning of its record. The caller must be known.
 
-    Fields (JSON, camelCase): `time` is when the request began, Unix milliseconds; `model` the base model and `adapter`
-    the adapter's name, if the request was for one; `status` 0 where none was sent; `ttftMs` null where nothing was
-    streamed; `estimated` whether tokens are estimated; `verdicts` what policies found other than a pass.
+    `time` is when the request began, Unix milliseconds; `model` the base model, and `adapter` the adapter's name if the
+    request was for one.
     """
-    caller, exchange = call.caller, call.exchange
+    caller, product = call.caller, call.product
     assert caller is not None  # noqa: S101 - the pipeline's rule
-    tokens = tokens or _NONE
-    base = exchange.request_headers.get(BASE_MODEL_HEADER)
-    product = call.product
+    base = call.exchange.request_headers.get(BASE_MODEL_HEADER)
     return {
         "id": call.id,
         "time": int(call.now * 1000),
@@ -69,8 +56,31 @@ def make(
         "operation": call.operation,
         "model": base or call.model,
         "adapter": call.model if base and base != call.model else "",
-        "replica": _replica(call),
         "stream": call.stream,
+    }
+
+
+def finish(
+    begun: Mapping[str, Any],
+    call: Call,
+    outcome: RequestOutcome,
+    *,
+    status: int = 0,
+    tokens: Tokens | None = None,
+    cost: int = 0,
+    latency_ms: int = 0,
+    ttft_ms: int | None = None,
+    overhead_ms: float = 0.0,
+) -> dict[str, Any]:
+    """Return the record that `begin` began.
+
+    `status` is 0 where none was sent; `ttftMs` null where nothing was streamed; `estimated` tells whether tokens are;
+    `verdicts` is what policies found other than a pass.
+    """
+    tokens = tokens or _NONE
+    return {
+        **begun,
+        "replica": _replica(call),
         "status": status,
         "outcome": outcome.value,
         "promptTokens": tokens.prompt,
@@ -86,6 +96,11 @@ def make(
             {"policy": f.policy, "verdict": f.verdict.value, "code": f.code, "shadow": f.shadow} for f in call.findings
         ],
     }
+
+
+def make(call: Call, outcome: RequestOutcome, **values: Any) -> dict[str, Any]:
+    """Return a record in one step; `values` as of `finish`."""
+    return finish(begin(call), call, outcome, **values)
 
 
 def dump(record: Mapping[str, Any]) -> bytes:

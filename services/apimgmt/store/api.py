@@ -89,10 +89,11 @@ class Feed:
     """Too much changed, or too long ago, to tell: forget all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Charge:
     """An amount against one window of one counter: granted if the sum over `slots` slots stays within `ceiling`.
 
+    Not to be changed; not frozen, since that would make it four times as slow to make, and each request makes several.
     A calendar window is one slot (`slot` its number), a rolling window the sum of `slots` slots that end with `slot`.
     """
 

@@ -63,6 +63,7 @@ class StandIn(Policy[StandInSettings]):
         self.log.append("stop")
 
     def on_response(self, call: Call) -> None:
+        assert not call.shadow
         call.headers["x-seen"] = call.exchange.response_headers.get(":status")
         call.keep_response = True
 
@@ -237,6 +238,17 @@ async def test_chains_change_while_running(tmp_path: Path) -> None:
         await world.chains.use([], [broken])
         _, _, error = reply(await world.session().receive(world.request_headers()))
         assert error["error"]["code"] == "product_misconfigured"
+
+
+async def test_a_product_that_was_just_made_is_waited_for(tmp_path: Path) -> None:
+    async with World(tmp_path, policies=[script()]) as world:
+        products = list(world.directory.snapshot.products.values())
+        await world.chains.use([], [])
+        asked = asyncio.create_task(world.request(world.session()))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        await world.chains.use([], products)
+        assert (await asked)[0].HasField("request_headers")
 
 
 async def test_the_model_list_needs_a_key_only(tmp_path: Path) -> None:
