@@ -32,7 +32,8 @@ class Hot:
     """Collects calls, and runs them on the event loop's own connection."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        """`connection` must not wait for locks by itself (`wait_s` 0): the event loop would stand still."""
+        """From now on `connection` does not wait for locks by itself: the event loop would stand still."""
+        connection.execute("PRAGMA busy_timeout = 0")
         self._path = path
         self._connection = connection
         self._execute = connection.cursor().execute

@@ -3,11 +3,13 @@
 Source of the pragmas: SQLite documentation, "PRAGMA Statements" and "Write-Ahead Logging" (3.40).
 """
 
+import functools
 import os
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 from services.apimgmt.store.api import StoreError
 
@@ -74,6 +76,28 @@ STEPS: Sequence[Step] = (
 """Step n makes schema version n + 1 from n. Steps that were released never change; new ones are added at the end."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def patient(opening: Callable[P, T]) -> Callable[P, T]:
+    """Repeat what SQLite refuses as locked without waiting: a file that is just becoming WAL, or being closed by its
+    last user ("Write-Ahead Logging", section "Sometimes Queries Return SQLITE_BUSY In WAL Mode")."""
+
+    @functools.wraps(opening)
+    def repeat(*args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                return opening(*args, **kwargs)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.005)
+
+    return repeat
+
+
 def make_file(path: Path) -> None:
     """Make the folder (0700) and the file (0600) if they are missing; SQLite gives its side files the same mode."""
     try:
@@ -86,6 +110,7 @@ def make_file(path: Path) -> None:
         ) from None
 
 
+@patient
 def connect(path: Path, synchronous: Literal["normal", "full"], *, wait_s: float = BUSY_S) -> sqlite3.Connection:
     """Open one connection in autocommit mode; a transaction is what `BEGIN IMMEDIATE` begins.
 
@@ -105,6 +130,7 @@ def connect(path: Path, synchronous: Literal["normal", "full"], *, wait_s: float
     return connection
 
 
+@patient
 def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Step] = STEPS) -> None:
     """Bring the database up to date: each step in a transaction of its own, whoever else does the same.
 
@@ -121,8 +147,9 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Step] = 
 
 
 def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    # tables first: whoever makes them in between sets the id in the same transaction
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID and tables:
         raise StoreError(f"store {path}: this is another program's database; name a new file in `store.path`")
 
@@ -144,6 +171,7 @@ def _step(connection: sqlite3.Connection, path: Path, steps: Sequence[Step]) -> 
             connection.execute(f"PRAGMA user_version = {version + 1}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
     return bool(version < len(steps))

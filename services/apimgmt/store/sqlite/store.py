@@ -1,7 +1,6 @@
 """`Store` on SQLite: which connection does what."""
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import sqlite3
@@ -58,8 +57,7 @@ class SqliteStore(Store):
 
     async def open(self) -> None:
         """Make or migrate the file, and open the connections."""
-        await asyncio.to_thread(self._prepare)
-        self._hot = Hot(self._path, schema.connect(self._path, self._synchronous, wait_s=0))
+        self._hot = Hot(self._path, await asyncio.to_thread(self._prepare))
         self._writer = Worker(self._path, self._synchronous, "writer")
         self._reader = Worker(self._path, self._synchronous, "reader")
         self._finder = Worker(self._path, self._synchronous, "keys")
@@ -177,13 +175,19 @@ class SqliteStore(Store):
 
     # the file
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> sqlite3.Connection:
+        """Migrate the file; return the connection for requests."""
         schema.make_file(self._path)
         try:
-            with contextlib.closing(schema.connect(self._path, self._synchronous)) as connection:
+            connection = schema.connect(self._path, self._synchronous)
+            try:
                 schema.migrate(connection, self._path)
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.Error as error:
             raise unusable(self._path, error) from error
+        return connection
 
     async def _keep_log_short(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from services.apimgmt.domain import Kind
 from services.apimgmt.settings import SqliteStore as Settings
 from services.apimgmt.store.api import Change, StoreError
 from services.apimgmt.store.sqlite import SqliteStore, schema
-from tests.contract.apimgmt.store.support import charge, reservation
+from tests.contract.apimgmt.store.support import charge, reservation, settlement
 from tests.unit.apimgmt.store.conftest import store_at
 
 SECOND: schema.Step = (
@@ -83,6 +83,19 @@ def test_many_that_migrate_at_once_do_each_step_once(path: Path) -> None:
         thread.join()
     assert problems == []
     assert version(path) == 2
+
+
+async def test_processes_that_come_and_go_do_not_disturb_each_other(path: Path) -> None:
+    """Who closes a file looks whether it is the last, and locks the file for that moment."""
+
+    async def come_and_go() -> None:
+        for _ in range(25):
+            store = store_at(path)
+            await store.open()
+            await store.settle(settlement("one"))
+            await store.close()
+
+    await asyncio.gather(*(asyncio.to_thread(asyncio.run, come_and_go()) for _ in range(4)))
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
