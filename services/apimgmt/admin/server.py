@@ -90,6 +90,7 @@ def _listen(address: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
+        listener.listen()  # two that only bound the port find out too late that they are two
     except OSError:
         listener.close()
         raise
