@@ -165,13 +165,13 @@ class MemoryStore(Store):
     async def totals(self, charges: Sequence[Charge]) -> Sequence[int]:
         raise NotImplementedError
 
-    async def ledger(self, after: str, limit: int) -> tuple[str, Sequence[bytes]]:
+    async def ledger(self, after: str, limit: int, until: str | None = None) -> tuple[str, Sequence[bytes]]:
         raise NotImplementedError
 
     async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:
         raise NotImplementedError
 
-    async def prune(self, before: int) -> int:
+    async def prune(self, before: int, until: str | None = None) -> int:
         raise NotImplementedError
 
     async def note(self, name: str) -> tuple[int, bytes]:

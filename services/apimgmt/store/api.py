@@ -304,10 +304,12 @@ class Store(abc.ABC):
         """Return used and held per charge, without changing anything."""
 
     @abc.abstractmethod
-    async def ledger(self, after: str, limit: int) -> tuple[str, Sequence[bytes]]:
+    async def ledger(self, after: str, limit: int, until: str | None = None) -> tuple[str, Sequence[bytes]]:
         """Return up to `limit` records after a cursor ("" from the oldest), in writing order, and the next cursor.
 
-        A record never appears before one that was returned earlier: an export by cursors misses none.
+        A record never appears before one that was returned earlier: an export by cursors misses none. With `until`, a
+        cursor that was returned once, nothing behind that: whenever it is asked, the same records, as long as they are
+        not pruned. (The records of several organizations may be ordered differently then.)
         """
 
     @abc.abstractmethod
@@ -315,8 +317,8 @@ class Store(abc.ABC):
         """Sum the ledger. May lag some seconds behind it."""
 
     @abc.abstractmethod
-    async def prune(self, before: int) -> int:
-        """Drop ledger records older than `before` (their sums stay). Return how many."""
+    async def prune(self, before: int, until: str | None = None) -> int:
+        """Drop records older than `before` (their sums stay), none behind the cursor `until`. Return how many."""
 
     # small state of background jobs, e.g. how far an export has come
 

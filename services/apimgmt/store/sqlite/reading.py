@@ -10,6 +10,9 @@ from services.apimgmt.store.sqlite.requests import HOUR_S, Requests, select, win
 BATCH = 500
 """Rows that one transaction of background work changes: requests wait for the lock meanwhile."""
 
+LAST = (1 << 63) - 1
+"""Largest sequence that SQLite gives (SQLite documentation, "AUTOINCREMENT")."""
+
 _BUCKETS = {
     "hour": f"rollups.hour * {HOUR_S}",
     "day": f"rollups.hour / 24 * 24 * {HOUR_S}",
@@ -68,14 +71,23 @@ def totals(connection: sqlite3.Connection, charges: Sequence[Charge]) -> Sequenc
     return [total or 0 for total in row]
 
 
-def ledger(connection: sqlite3.Connection, after: str, limit: int) -> tuple[str, Sequence[bytes]]:
+def ledger(
+    connection: sqlite3.Connection, after: str, limit: int, until: str | None = None
+) -> tuple[str, Sequence[bytes]]:
     """Return records after a sequence. Writers follow each other, so none appears before one that was seen."""
-    if after and not after.isdecimal():
-        raise StoreError(f"ledger: {after[:40]!r} is no cursor; pass one that was returned, or nothing")
-    query = """SELECT sequence, record FROM ledger WHERE sequence > ? AND record IS NOT NULL
+    query = """SELECT sequence, record FROM ledger WHERE sequence > ? AND sequence <= ? AND record IS NOT NULL
         ORDER BY sequence LIMIT ?"""
-    rows = connection.execute(query, (int(after or 0), limit)).fetchall()
+    rows = connection.execute(query, (sequence_of(after), sequence_of(until), limit)).fetchall()
     return (str(rows[-1][0]) if rows else after), [row[1] for row in rows]
+
+
+def sequence_of(cursor: str | None) -> int:
+    """Return the sequence that a cursor names; one that none exceeds for None. Raises StoreError."""
+    if cursor is None:
+        return LAST
+    if cursor and not (cursor.isascii() and cursor.isdecimal()):
+        raise StoreError(f"ledger: {cursor[:40]!r} is no cursor; pass one that was returned, or nothing")
+    return min(int(cursor or 0), LAST)
 
 
 def usage(connection: sqlite3.Connection, query: UsageQuery) -> Sequence[UsageRow]:
@@ -108,13 +120,13 @@ def usage(connection: sqlite3.Connection, query: UsageQuery) -> Sequence[UsageRo
     ]
 
 
-def prune(connection: sqlite3.Connection, before: int, after: int) -> tuple[int, int | None]:
-    """Drop old records among a batch after a sequence. Return how many, and where to go on (None: done).
+def prune(connection: sqlite3.Connection, before: int, after: int, until: int = LAST) -> tuple[int, int | None]:
+    """Drop old records among a batch after a sequence, up to another. Return how many, and where to go on (None: done).
 
     The last record only loses its content: its number must not be given again, cursors count on that.
     """
-    query = "SELECT sequence, time FROM ledger WHERE sequence > ? ORDER BY sequence LIMIT ?"
-    rows = connection.execute(query, (after, BATCH)).fetchall()
+    query = "SELECT sequence, time FROM ledger WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
+    rows = connection.execute(query, (after, until, BATCH)).fetchall()
     old = [sequence for sequence, time in rows if time < before]
     if not old:
         return 0, None

@@ -149,23 +149,23 @@ class SqliteStore(Store):
     async def totals(self, charges: Sequence[Charge]) -> Sequence[int]:
         return await self._finder.run(lambda c: reading.totals(c, charges))
 
-    async def ledger(self, after: str, limit: int) -> tuple[str, Sequence[bytes]]:
-        return await self._reader.run(lambda c: reading.ledger(c, after, limit))
+    async def ledger(self, after: str, limit: int, until: str | None = None) -> tuple[str, Sequence[bytes]]:
+        return await self._reader.run(lambda c: reading.ledger(c, after, limit, until))
 
     async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:
         return await self._reader.run(lambda c: reading.usage(c, query))
 
-    async def prune(self, before: int) -> int:
-        pruned, after = 0, 0
+    async def prune(self, before: int, until: str | None = None) -> int:
+        pruned, after, last = 0, 0, reading.sequence_of(until)
         while True:
-            count, position = await self._prune(before, after)
+            count, position = await self._prune(before, after, last)
             pruned += count
             if position is None:
                 return pruned
             after = position
 
-    async def _prune(self, before: int, after: int) -> tuple[int, int | None]:
-        return await self._writer.write(lambda c: reading.prune(c, before, after))
+    async def _prune(self, before: int, after: int, until: int) -> tuple[int, int | None]:
+        return await self._writer.write(lambda c: reading.prune(c, before, after, until))
 
     async def note(self, name: str) -> tuple[int, bytes]:
         return await self._reader.run(lambda c: reading.note(c, name))

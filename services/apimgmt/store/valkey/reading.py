@@ -21,13 +21,17 @@ PRUNE_S = 60.0
 """How long dropping the records of one organization may take."""
 
 
+Place = tuple[int, int]
+"""Of an entry in a stream: milliseconds, and a number among those of the same."""
+
+
 class Reading:
     """See the module's text."""
 
     def __init__(self, client: Client, hot: Hot) -> None:
         self._client, self._hot = client, hot
 
-    async def ledger(self, after: str, limit: int) -> tuple[str, list[bytes]]:
+    async def ledger(self, after: str, limit: int, until: str | None = None) -> tuple[str, list[bytes]]:
         """See `Store.ledger`.
 
         Each organization has a stream that only grows at its end; the cursor has the place in each, so nothing is
@@ -35,11 +39,14 @@ class Reading:
         (milliseconds), then by organization.
         """
         places, found = read_cursor(after), list[bytes]()
-        known = await self._hot.organizations()
-        going = sorted({*known, *places})
+        ends = None if until is None else read_cursor(until)
+        known = await self._hot.organizations() if ends is None else ends
+        going = sorted({*known, *places} if ends is None else ends)
         while going and len(found) < limit:
             count = max(1, -(-(limit - len(found)) // len(going)))
-            streams = await asyncio.gather(*[self._piece(name, places.get(name), count) for name in going])
+            streams = await asyncio.gather(
+                *[self._piece(name, places.get(name), None if ends is None else ends[name], count) for name in going]
+            )
             full = [pieces[-1][0] for pieces in streams if len(pieces) == count]
             horizon = min(full, default=None)  # what lies behind it may have to wait for what was not read yet
             merged = sorted(
@@ -56,12 +63,13 @@ class Reading:
         return write_cursor(places), found
 
     async def _piece(
-        self, organization: str, place: tuple[int, int] | None, count: int
-    ) -> list[tuple[tuple[int, int], bytes]]:
+        self, organization: str, place: Place | None, end: Place | None, count: int
+    ) -> list[tuple[Place, bytes]]:
         first = "-" if place is None else f"({place[0]}-{place[1]}"
+        last = "+" if end is None else f"{end[0]}-{end[1]}"
         name = f"{layout.prefix_of(organization)}ledger"
         tag = layout.tag_of(organization)
-        entries = await self._client.run(tag, ("XRANGE", name, first, "+", "COUNT", count))
+        entries = await self._client.run(tag, ("XRANGE", name, first, last, "COUNT", count))
         return [(_entry_id(id_), fields[1]) for id_, fields in entries]
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
@@ -103,12 +111,16 @@ class Reading:
                         group = tuple(has[name] for name in query.group_by)
                         _add(rows.setdefault((start, group), [0.0] * len(SUMS)), value)
 
-    async def prune(self, before: int) -> int:
+    async def prune(self, before: int, until: str | None = None) -> int:
         """See `Store.prune`."""
-        dropped = 0
-        for name in await self._hot.organizations():
+        dropped, ends = 0, None if until is None else read_cursor(until)
+        for name in await self._hot.organizations() if ends is None else ends:
+            first = (before * 1000, 0)
+            if ends is not None:
+                time, sequence = ends[name]
+                first = min(first, (time, sequence + 1))
             stream = f"{layout.prefix_of(name)}ledger"
-            command = ("XTRIM", stream, "MINID", "=", f"{before * 1000}-0")
+            command = ("XTRIM", stream, "MINID", "=", f"{first[0]}-{first[1]}")
             dropped += await self._client.run(layout.tag_of(name), command, PRUNE_S)
         return dropped
 

@@ -135,14 +135,14 @@ class ValkeyStore(Store):
     async def totals(self, charges: Sequence[Charge]) -> Sequence[int]:
         return await self._hot.totals(charges)
 
-    async def ledger(self, after: str, limit: int) -> tuple[str, Sequence[bytes]]:
-        return await self._reading.ledger(after, limit)
+    async def ledger(self, after: str, limit: int, until: str | None = None) -> tuple[str, Sequence[bytes]]:
+        return await self._reading.ledger(after, limit, until)
 
     async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:
         return await self._reading.usage(query)
 
-    async def prune(self, before: int) -> int:
-        return await self._reading.prune(before)
+    async def prune(self, before: int, until: str | None = None) -> int:
+        return await self._reading.prune(before, until)
 
     async def note(self, name: str) -> tuple[int, bytes]:
         return await self._directory.note(name)

@@ -81,6 +81,37 @@ async def test_pruning_drops_old_records_and_keeps_their_sums(store: Store) -> N
     assert rows(found) == [(0, {}, 14, 70)]
 
 
+async def test_what_lies_between_two_cursors_never_changes(store: Store) -> None:
+    await write(store, 6, organization="zen")
+    await write(store, 5, first=10)
+    start, _ = await store.ledger("", 4)
+    end, records = await store.ledger(start, 100)
+    await write(store, 3, first=20)  # with the times of those that are there
+    await write(store, 3, first=30, organization="mid")
+    at, again = start, list[bytes]()
+    while True:
+        at, part = await store.ledger(at, 2, end)
+        if not part:
+            break
+        again += part
+    assert sorted(again) == sorted(records)
+    assert len(again) == 7
+    assert (await store.ledger("", 100, ""))[1] in ([], ())
+
+
+async def test_pruning_stops_at_a_cursor(store: Store) -> None:
+    await write(store, 6, organization="zen")
+    await write(store, 5, first=10)
+    end, records = await store.ledger("", 4)
+    assert await store.prune(NOW + DAY, "") == 0
+    assert await store.prune(NOW - DAY, end) == 0
+    assert await store.prune(NOW + DAY, end) == 4
+    assert await store.prune(NOW + DAY, end) == 0
+    kept = {json.dumps(one) for one in await ledger(store)}
+    assert len(kept) == 7
+    assert not kept & {json.dumps(json.loads(one)) for one in records}
+
+
 async def test_cursors_go_on_after_everything_was_pruned(store: Store) -> None:
     await write(store, 5, now=NOW)
     after, records = await store.ledger("", 100)
