@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -161,7 +162,8 @@ def test_picker_down_under_fail_open_spreads_requests(tmp_path: Path) -> None:
         assert "FailOpen" in (root / "Pulumi.local.yaml").read_text()
         with running.down(picker):
             assert wait_for(lambda: running.unhealthy() != [], 20)
-            answers = [ask(OpenAI(base_url=running.endpoint, api_key=running.api_key, max_retries=0), GEMMA) for _ in range(4)]
+            client = OpenAI(base_url=running.endpoint, api_key=running.api_key, max_retries=0)
+            answers = [ask(client, GEMMA) for _ in range(4)]
             assert {answer.headers["x-penstock-replica"] for answer in answers} == {
                 "gemma-3-12b-a-0",
                 "gemma-3-12b-a-1",
@@ -228,7 +230,7 @@ def test_nothing_running(tmp_path: Path) -> None:
     assert penstock(env, "up", "--env", "../x").returncode == 2
 
 
-def test_detached_stack_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_detached_stack_leaves_what_outlives_it_and_nothing_else(tmp_path: Path) -> None:
     began = time.monotonic()
     with running_stack(tmp_path, "--replicas", "1") as running:
         took = time.monotonic() - began
@@ -237,4 +239,27 @@ def test_detached_stack_leaves_nothing_behind(tmp_path: Path) -> None:
     assert took < 15
     assert [piece["name"] for piece in pieces if identity(piece["pid"])] == []
     assert identity(supervisor) is None
-    assert sorted(path.name for path in (tmp_path / "local").iterdir()) == ["lock", "logs", "supervisor.log"]
+    left = {path.name for path in (tmp_path / "local").iterdir()}
+    assert left == {"lock", "logs", "supervisor.log", "volumes", "secrets.json", "admin-token", "development-key"}
+    for name in ("secrets.json", "admin-token", "development-key"):
+        assert stat.S_IMODE((tmp_path / "local" / name).stat().st_mode) == 0o600
+
+
+def test_the_development_key_outlives_the_run_and_is_made_anew_when_it_was_revoked(tmp_path: Path) -> None:
+    with running_stack(tmp_path, "--replicas", "1") as running:
+        first = running.api_key
+        assert ask(OpenAI(base_url=running.endpoint, api_key=first, max_retries=0), LLAMA).status_code == 200
+    with running_stack(tmp_path, "--replicas", "1") as running:
+        assert running.api_key == first
+        env = {**os.environ, "PENSTOCK_STATE_DIR": str(tmp_path)}
+        revoke = [sys.executable, "-m", "cli.main", "keys", "revoke", "acme/laptop", first.split("_")[1]]
+        revoked = subprocess.run(revoke, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=30)
+        assert revoked.returncode == 0, revoked.stderr
+    with running_stack(tmp_path, "--replicas", "1") as running:
+        assert running.api_key != first
+        assert ask(OpenAI(base_url=running.endpoint, api_key=running.api_key), LLAMA).status_code == 200
+
+
+def test_without_a_key_there_is_an_openai_error_and_no_answer(stack: Stack) -> None:  # noqa: F811
+    status, body = post(stack, prompt(LLAMA), authorization="Bearer psk_unknown")
+    assert (status, body["error"]["code"]) == (401, "invalid_api_key")
