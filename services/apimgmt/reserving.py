@@ -19,7 +19,9 @@ async def reserve(account: Account, estimator: Estimator, store: Store, metrics:
     call = account.call
     future = account.open(usage.unanswered(call, estimator))
     try:
-        grant = await asyncio.shield(future)  # a request that is given up must not leave a grant that nobody knows of
+        # A request that is given up must not leave a grant that nobody knows of: what is under way goes on. A plain
+        # future is a place in the store's queue, which may be cancelled.
+        grant = await (asyncio.shield(future) if isinstance(future, asyncio.Task) else future)
     except StoreError:
         return errors.ledger_away().reply()
     ratelimit.headers(call, grant)
