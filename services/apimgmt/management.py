@@ -12,6 +12,7 @@ from services.apimgmt.admin.app import create_app
 from services.apimgmt.admin.context import MIN_TOKEN, AdminContext
 from services.apimgmt.admin.server import AdminServer, start_admin_server
 from services.apimgmt.policies.api import Tools
+from services.apimgmt.portal.app import router as portal
 from services.apimgmt.settings import Settings
 from services.extproc.config import ConfigError, Problem
 from services.extproc.tls import Certificates
@@ -54,7 +55,7 @@ class Management:
         certificates = None  # nobody listens in on the loopback address, and port-forward has no use for a certificate
         if not ipaddress.ip_address(flags.admin_address).is_loopback:
             certificates = Certificates.of(flags.tls_mode, "api-management-admin", flags.admin_address, flags.tls_dir)
-        app = create_app(context)
+        app = create_app(context, [portal])
         try:
             server = await start_admin_server(app, flags.admin_address, flags.admin_port, certificates)
         except OSError as error:
