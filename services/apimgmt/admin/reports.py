@@ -15,7 +15,7 @@ from services.apimgmt.admin import shapes
 from services.apimgmt.admin.access import PREFIX, Access, Guarded, Reach
 from services.apimgmt.admin.problems import ProblemError, bad_parameter
 from services.apimgmt.admin.shapes import problem_responses
-from services.apimgmt.store.api import DIMENSIONS, SUMS, UsageQuery, UsageRow
+from services.apimgmt.store.api import DIMENSIONS, SUMS, UnknownCursor, UsageQuery, UsageRow
 
 MAX_BUCKETS = 1000
 """Buckets of one answer."""
@@ -23,6 +23,8 @@ MAX_ROWS = 50_000
 """Rows of one answer."""
 BUCKET_S = {"hour": 3600, "day": 86_400, "month": 28 * 86_400}
 """Length at least, seconds."""
+MAX_CURSOR = 64 * 1024
+"""Longest cursor of the ledger: on Valkey it has the place in each organization's stream, some 50 characters each."""
 MAX_TIME = 253_402_300_799
 """The end of the year 9999, Unix seconds: what dates can say."""
 
@@ -100,14 +102,14 @@ async def statement(
 @router.get("/ledger", summary="Read the ledger, record by record", response_model=dict[str, Any])
 async def ledger(
     access: Guarded,
-    after: Annotated[str, Query(max_length=200, description="`next` of the page before.")] = "",
+    after: Annotated[str, Query(max_length=MAX_CURSOR, description="`next` of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=shapes.MAX_PAGE)] = shapes.DEFAULT_PAGE,
 ) -> Response:
     """Return records in the order in which they were written; `next` is where newer ones will appear."""
     try:
         following, records = await access.context.store.ledger(after, limit)
-    except ValueError:
-        raise bad_parameter("after", after, "expected `next` of another page", "leave it out to begin") from None
+    except UnknownCursor:
+        raise bad_parameter("after", after[:80], "expected `next` of another page", "leave it out to begin") from None
     tail = JSONResponse(following).body
     body = b'{"items":[' + b",".join(records) + b'],"next":' + bytes(tail) + b"}"
     return Response(body, media_type="application/json")

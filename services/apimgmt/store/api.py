@@ -22,6 +22,10 @@ class StoreError(Exception):
     """The store cannot be used; the text says why and what to do, and holds no secret."""
 
 
+class UnknownCursor(StoreError):
+    """A cursor that no answer of this store named: the caller's mistake, not the store's."""
+
+
 class Conflict(StoreError):
     """A document is not in the state that a change expected: changed meanwhile, there already, or gone."""
 

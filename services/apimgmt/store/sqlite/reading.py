@@ -4,7 +4,16 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from services.apimgmt.store.api import DIMENSIONS, SUMS, Charge, Conflict, StoreError, UsageQuery, UsageRow
+from services.apimgmt.store.api import (
+    DIMENSIONS,
+    SUMS,
+    Charge,
+    Conflict,
+    StoreError,
+    UnknownCursor,
+    UsageQuery,
+    UsageRow,
+)
 from services.apimgmt.store.sqlite.requests import HOUR_S, Requests, select, windows
 
 BATCH = 500
@@ -82,11 +91,11 @@ def ledger(
 
 
 def sequence_of(cursor: str | None) -> int:
-    """Return the sequence that a cursor names; one that none exceeds for None. Raises StoreError."""
+    """Return the sequence that a cursor names; one that none exceeds for None. Raises UnknownCursor."""
     if cursor is None:
         return LAST
     if cursor and not (cursor.isascii() and cursor.isdecimal()):
-        raise StoreError(f"ledger: {cursor[:40]!r} is no cursor; pass one that was returned, or nothing")
+        raise UnknownCursor(f"ledger: {cursor[:40]!r} is no cursor; pass one that was returned, or nothing")
     return min(int(cursor or 0), LAST)
 
 

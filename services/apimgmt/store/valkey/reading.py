@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from services.apimgmt.store.api import DIMENSIONS, SUMS, StoreError, UsageQuery, UsageRow
+from services.apimgmt.store.api import DIMENSIONS, SUMS, StoreError, UnknownCursor, UsageQuery, UsageRow
 from services.apimgmt.store.valkey import layout
 from services.apimgmt.store.valkey.client import Client
 from services.apimgmt.store.valkey.hot import Hot
@@ -158,11 +158,13 @@ def write_cursor(places: Mapping[str, tuple[int, int]]) -> str:
 
 
 def read_cursor(text: str) -> dict[str, tuple[int, int]]:
-    """Read what `write_cursor` wrote. Raises StoreError."""
+    """Read what `write_cursor` wrote. Raises UnknownCursor."""
     if not text:
         return {}
     try:
         found: dict[str, Any] = orjson.loads(urlsafe_b64decode(text.encode()))
         return {str(name): (int(time), int(sequence)) for name, (time, sequence) in found.items()}
     except (ValueError, TypeError, AttributeError, binascii.Error):
-        raise StoreError(f"cursor: {text[:40]!r}: expected one that an earlier answer named; begin without") from None
+        raise UnknownCursor(
+            f"cursor: {text[:40]!r}: expected one that an earlier answer named; begin without"
+        ) from None
