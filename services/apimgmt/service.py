@@ -19,8 +19,9 @@ from services.apimgmt.kvm import KEY_VARIABLE, KvmError, Sealer
 from services.apimgmt.learning import Learning
 from services.apimgmt.management import Management, read_admin_token
 from services.apimgmt.metrics import Metrics
-from services.apimgmt.pipeline import ApiManagement
+from services.apimgmt.pipeline import ApiManagement, Observer
 from services.apimgmt.policies.api import Tools
+from services.apimgmt.recording import Recorder
 from services.apimgmt.settings import Settings
 from services.apimgmt.store import open_store
 from services.apimgmt.store.api import Store, StoreError
@@ -68,6 +69,8 @@ class ApiManagementService(Service):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changing = asyncio.Lock()
         self._management: Management | None = None
+        self._spans: Spans | None = None
+        self._recorder: Recorder | None = None
         self._settings: Settings
 
     # configuration
@@ -132,8 +135,7 @@ class ApiManagementService(Service):
         await self.accounting.start()
         await self._compile()
         self.directory.on_change(lambda: self._background(self._compile()))
-        self._spans = Spans(settings.tracing) if settings.tracing is not None else None
-        observers = [self._spans.observe] if self._spans is not None else []
+        observers = self._observers(settings)
         self.filters = [
             ApiManagement(self.chains, self.accounting, estimator, self._metrics, observers),
             *self._guardrails,
@@ -144,6 +146,24 @@ class ApiManagementService(Service):
         self._management = await Management.start(
             self._flags, settings, self._tools, self._pepper, self._sealer.seal, self._token
         )
+
+    def _observers(self, settings: Settings) -> list[Observer]:
+        """Begin to trace and to record, as far as the settings ask for it."""
+        found: list[Observer] = []
+        if settings.tracing is not None:
+            self._spans = Spans(settings.tracing)
+            found.append(self._spans.observe)
+        if settings.recording is not None:
+            recorder = Recorder(settings.recording)
+            try:
+                recorder.start()
+            except OSError as error:
+                text = f"cannot be written: {error.strerror or error}"
+                problem = Problem("recording.path", settings.recording.path, text, "choose another file")
+                raise ConfigError(str(self.files[0]), [problem]) from None
+            self._recorder = recorder
+            found.append(recorder.observe)
+        return found
 
     async def stop(self) -> None:
         """End all work, the books last: what requests left is written before the store is closed."""
@@ -159,6 +179,8 @@ class ApiManagementService(Service):
         await self._learning.write()
         if self._spans is not None:
             await self._spans.stop()
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.stop)
         await self.directory.stop()
         await self.store.close()
 

@@ -192,6 +192,7 @@ async def test_a_changed_file_takes_effect_and_a_wrong_one_does_not(running: Run
         ({"products": [{"name": "std", "models": ["*"], "limits": ["gone"]}]}, {}, ["gone"]),
         ({}, {"PENSTOCK_KEY_PEPPER": "short"}, ["PENSTOCK_KEY_PEPPER"]),
         ({}, {"PENSTOCK_ADMIN_TOKEN": "short"}, ["PENSTOCK_ADMIN_TOKEN"]),
+        ({"recording": {"path": "/proc/none/recording"}}, {}, ["recording.path"]),
         ({"store": {"kind": "sqlite", "path": "/proc/none/store.db"}}, {}, ["store"]),
     ],
 )
