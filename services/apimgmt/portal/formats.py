@@ -20,13 +20,14 @@ def number(value: float) -> str:
 
 
 def compact(value: float) -> str:
-    """Write a number to be read at a glance: `9,876`, `12.3K`, `4.56M`. It never rounds up to a thousand."""
+    """Write a number to be read at a glance: `9,876`, `12.3K`, `4.56M`, `2M`. Rounded down."""
     for size, unit in _UNITS:
         if value >= size:
             scale = 1_000 if unit == "K" else size
             places = 2 if value < 10 * scale else 1 if value < 100 * scale else 0
             step = 10**places
-            return f"{int(value * step // scale) / step:.{places}f}{unit}"
+            text = f"{int(value * step // scale) / step:.{places}f}"
+            return f"{text.rstrip('0').rstrip('.') if places else text}{unit}"
     return number(value)
 
 

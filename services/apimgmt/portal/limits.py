@@ -98,6 +98,7 @@ async def _board(signed: Visitor, snapshot: Snapshot, app: App, used: Sequence[s
         Gauge(limit.limit, _whose(limit, labels, model), products, max(0, total), resets(limit.limit, made, now))
         for (limit, products, model), made, total in zip(counters, charges, totals, strict=True)
     ]
+    gauges.sort(key=lambda gauge: (list(Scope).index(gauge.limit.scope), gauge.limit.name, gauge.whose))
     return Board(app, gauges, "", len(labels))
 
 

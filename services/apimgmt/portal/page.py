@@ -19,7 +19,7 @@ from services.apimgmt.admin.auth import Principal, person_of
 from services.apimgmt.admin.context import AdminContext
 from services.apimgmt.admin.problems import ProblemError, not_found
 from services.apimgmt.domain import Role
-from services.apimgmt.portal import formats, sessions, static, words
+from services.apimgmt.portal import formats, sessions, snippets, static, words
 from services.apimgmt.portal.sessions import Seals, Session
 from services.apimgmt.portal.throttle import Throttle
 from services.apimgmt.store.api import Conflict, StoreError
@@ -51,7 +51,7 @@ TEMPLATES = Environment(
 )
 TEMPLATES.filters.update(formats.FILTERS)
 TEMPLATES.filters.update(words.FILTERS)
-TEMPLATES.globals.update(base=BASE, asset=static.url)
+TEMPLATES.globals.update(base=BASE, asset=static.url, curl=snippets.curl, program=snippets.program)
 
 
 class SignInNeededError(Exception):

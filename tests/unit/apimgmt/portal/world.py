@@ -15,7 +15,7 @@ from services.apimgmt import declared, keys, windows
 from services.apimgmt.admin.app import create_app
 from services.apimgmt.admin.context import AdminContext
 from services.apimgmt.admin.server import start_admin_server
-from services.apimgmt.domain import App, Kind, KeyPurpose, KeyRecord
+from services.apimgmt.domain import App, KeyPurpose, KeyRecord, Kind
 from services.apimgmt.portal.app import router
 from services.apimgmt.settings import Settings
 from services.apimgmt.store import open_store
