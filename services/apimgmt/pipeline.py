@@ -99,11 +99,8 @@ class ApiManagementStream(FilterStream):
         """Find out who asks and for what; run the policies that need no body."""
         began = perf_counter()
         identity.clean(self._exchange)
-        answer = self._run(self._filter.chains.head)
-        if answer is None:
-            answer = self._admit()
-        elif not isinstance(answer, Reply):
-            answer = self._admit_later(answer)
+        found = self._run(self._filter.chains.head)
+        answer = self._admit(found) if found is None or isinstance(found, Reply) else self._admit_later(found)
         return self._ended(answer, began) if answer is None or isinstance(answer, Reply) else self._later(answer, began)
 
     def on_request_body(self) -> Answer:
@@ -120,12 +117,14 @@ class ApiManagementStream(FilterStream):
             return self._ended(answer, began)
         return self._reserve(self._chain, answer, before, began)
 
-    def _admit(self) -> Answer:
-        """The head of the chain has passed: open the books, go on with the product's own chain."""
+    def _admit(self, refusal: Reply | None) -> Answer:
+        """Open the books where the caller is known; go on with the product's own chain if the head has passed."""
         call, owner = self._call, self._filter
         if call.caller is None:
-            return errors.missing_credentials().reply()
+            return refusal or errors.missing_credentials().reply()
         self._account = Account(owner.accounting, call)
+        if refusal is not None:
+            return refusal
         if call.product is None:  # the list of models: open to every caller that is known
             return None
         chain = self._chain = self._chain_of(call)
@@ -145,7 +144,7 @@ class ApiManagementStream(FilterStream):
         return None if product is None else self._filter.chains.products.get(product.product.name)
 
     async def _admit_later(self, waiting: Awaitable[Reply | None]) -> Reply | None:
-        return await waiting or await _resolved(self._admit())
+        return await _resolved(self._admit(await waiting))
 
     def _prepare(self) -> Reply | None:
         """Read the body and what it may use."""
