@@ -150,8 +150,8 @@ class ApiManagementArgs(TypedDict):
     timeout_ms: NotRequired[int]
     """Milliseconds per message, 10 to 10,000. Default 1,000."""
     policies: NotRequired[list[PolicyUse]]
-    """The chain of all products, in order; mode `bundled`, as are the next ones. Default: credentials, access,
-    validation and limits."""
+    """The chain of all products, in order; mode `bundled`, as are the next ones. Credentials and access are always part
+    of it, validation and limits unless `mode: off` takes them out."""
     organizations: NotRequired[list[ManagedOrganization]]
     """Organizations. Others can be made over the admin API, as can teams, developers, groups and apps."""
     teams: NotRequired[list[ManagedTeam]]

@@ -37,6 +37,9 @@ POLICIES = (
 )
 """Policies that the service has; a contract test holds this to its registry."""
 
+ALWAYS, USUALLY, SEVERAL = ("credentials", "access"), ("validation", "limits"), ("external", "script")
+"""In every chain; in every chain that does not switch them off; policies that may stand in a chain more than once."""
+
 ANY_MODEL = "*"
 LISTS = ("organizations", "teams", "developers", "groups", "apps", "rate_plans", "policies")
 """Arguments that are handed on as they are, with keys in camelCase."""
@@ -115,24 +118,33 @@ def problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:
 
 def rule_problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:
     """Yield what template rules do not let products have, in mode `bundled`: the service would refuse to start."""
-    chain = {use["policy"]: use.get("mode", MODES[0]) for use in args.get("policies", [])}
-    always = {"credentials": MODES[0], "access": MODES[0]}
-    usual = always | ({"validation": MODES[0], "limits": MODES[0]} if not chain else {}) | chain
     for rule in args.get("template_rules", []):
         for index, product in enumerate(args.get("products", [])):
-            own = {use["policy"]: use.get("mode", MODES[0]) for use in product.get("policies", [])}
-            modes = usual | own
-            present = [name for name, mode in modes.items() if mode != MODES[2]]
+            own = product.get("policies", [])
+            chain = _chain(args.get("policies", []), own)
             where = f"{path}.products[{index}].policies"
             for name in rule.get("required", []):
-                if modes.get(name) != MODES[0]:
-                    expected = f"the policy {name} enforced: template rule `{rule['name']}` requires it"
-                    yield ConfigError(where, modes.get(name), expected, "Add it to `policies`, or change the rule")
+                found = [use for use in chain if use["policy"] == name and use.get("mode", MODES[0]) == MODES[0]]
+                if not found or all(use.get("when") is not None and use in own for use in found):
+                    expected = f"the policy {name} enforced without a condition: rule `{rule['name']}` requires it"
+                    yield ConfigError(where, found or None, expected, "Add it to `policies`, or change the rule")
+            listed = [use["policy"] for use in (*args.get("policies", []), *own)]
             allowed = rule.get("allowed")
-            for name in present:
-                if name in rule.get("denied", []) or (allowed is not None and name not in [*allowed, *always]):
+            for name in dict.fromkeys(use["policy"] for use in chain):
+                unlisted = allowed is not None and name in listed and name not in (*allowed, *ALWAYS)
+                if name in rule.get("denied", []) or unlisted:
                     expected = f"no policy that template rule `{rule['name']}` does not let in"
                     yield ConfigError(where, name, expected, "Take it out, or change the rule")
+
+
+def _chain(policies: Sequence[Any], own: Sequence[Any]) -> list[Any]:
+    """Return the uses that a product's requests pass, as the service merges them."""
+    replaced = {use["policy"] for use in own}
+    chain = [use for use in policies if use["policy"] not in (*replaced, *ALWAYS)]
+    chain += [use for use in own if use["policy"] not in ALWAYS]
+    chain += [{"policy": name} for name in USUALLY if all(use["policy"] != name for use in chain)]
+    head = [next((use for use in policies if use["policy"] == name), {"policy": name}) for name in ALWAYS]
+    return [use for use in (*head, *chain) if use.get("mode", MODES[0]) != MODES[2]]
 
 
 def _names(args: "ApiManagementArgs", field: str) -> list[str]:
@@ -198,7 +210,7 @@ def _policy_problems(uses: Sequence[Any], path: str) -> Iterator[ConfigError]:
     for index, use in enumerate(uses):
         yield from check_word(f"{path}[{index}].policy", use["policy"], POLICIES)
         yield from check_word(f"{path}[{index}].mode", use.get("mode", MODES[0]), MODES)
-        if use["policy"] in [other["policy"] for other in uses[:index]]:
+        if use["policy"] not in SEVERAL and use["policy"] in [other["policy"] for other in uses[:index]]:
             yield ConfigError(f"{path}[{index}].policy", use["policy"], "each policy once", "Merge the two")
 
 
