@@ -19,6 +19,7 @@ COMMANDS = {
     "preview": ("cli.graph.command", "show what an environment declares, and check its custom resources"),
     "diagram": ("cli.diagram.command", "draw what an environment declares as SVG"),
     "local": ("cli.local.command", "serve an environment behind a real Envoy on this machine"),
+    "policy": ("cli.policy.command", "replay recorded requests against a changed configuration"),
     "keys": ("cli.manage.keys", "list, issue, rotate and revoke keys"),
     "products": ("cli.manage.products", "show API products and what is declared"),
     "apps": ("cli.manage.apps", "create apps, and give them products"),
