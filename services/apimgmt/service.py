@@ -17,12 +17,13 @@ from services.apimgmt.directory import Directory
 from services.apimgmt.domain import TemplateRule
 from services.apimgmt.kvm import KEY_VARIABLE, KvmError, Sealer
 from services.apimgmt.learning import Learning
+from services.apimgmt.ledger import export
 from services.apimgmt.management import Management, read_admin_token
 from services.apimgmt.metrics import Metrics
 from services.apimgmt.pipeline import ApiManagement, Observer
 from services.apimgmt.policies.api import Tools
 from services.apimgmt.recording import Recorder
-from services.apimgmt.settings import Settings
+from services.apimgmt.settings import ExportTarget, Settings
 from services.apimgmt.store import open_store
 from services.apimgmt.store.api import Store, StoreError
 from services.apimgmt.telemetry.spans import Spans
@@ -64,7 +65,9 @@ class ApiManagementService(Service):
         self._pepper, self._token = keys.read_pepper(environ), read_admin_token(environ)
         self._sealer = _sealer(environ)
         self._guardrails = _guardrails(flags.guardrails_file) if flags.guardrails_file else ()
-        self._metrics = Metrics()
+        self._metrics, self._export_metrics = Metrics(), export.ExportMetrics()
+        self._target: ExportTarget | None = None
+        self._exporting: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changing = asyncio.Lock()
@@ -105,6 +108,7 @@ class ApiManagementService(Service):
             await self._compile()
         except (ConfigError, StoreError) as error:
             logger.error("a changed config could not be taken up", extra={"error": str(error)})
+        self._export(settings.ledger.export)
         if self._management is not None:
             self._management.use(settings)
 
@@ -142,6 +146,7 @@ class ApiManagementService(Service):
         ]
         self._loop = asyncio.get_running_loop()
         self._background(self._learning.run())
+        self._export(settings.ledger.export)
         self._background(self._prune())
         self._management = await Management.start(
             self._flags, settings, self._tools, self._pepper, self._sealer.seal, self._token
@@ -196,15 +201,27 @@ class ApiManagementService(Service):
                 logger.error("the policies of a product cannot be used", extra={"product": name, "error": why})
 
     async def _prune(self) -> None:
-        """Drop ledger records past their retention; where there is an export, it does so after exporting."""
+        """Drop ledger records past their retention; where there is an export, only what was exported."""
         while True:
-            if self._settings.ledger.export is None:
-                before = int(time.time()) - self._settings.ledger.retention_days * 86_400
-                try:
-                    await self.store.prune(before)
-                except StoreError as error:
-                    logger.warning("old ledger records could not be dropped", extra={"error": str(error)})
+            before = int(time.time()) - self._settings.ledger.retention_days * 86_400
+            try:
+                until = None if self._settings.ledger.export is None else await export.exported(self.store)
+                await self.store.prune(before, until)
+            except StoreError as error:
+                logger.warning("old ledger records could not be dropped", extra={"error": str(error)})
             await asyncio.sleep(PRUNE_S)
+
+    def _export(self, target: ExportTarget | None) -> None:
+        """Export to `target` from now on."""
+        if target == self._target:
+            return
+        if self._exporting is not None:
+            self._exporting.cancel()
+            self._exporting = None
+        self._target = target
+        if target is not None:
+            self._exporting = asyncio.create_task(export.Export(self.store, target, self._export_metrics).run())
+            self._background(self._exporting)
 
     def _value(self, name: str, key: str) -> str | None:
         """Return the plain value of a key-value map's entry, None if there is none. Raises KvmError."""
@@ -230,6 +247,7 @@ def _problems(settings: Settings, tools: Tools | None, others: Mapping[str, Temp
     found = chain.problems(settings.policies, tools)
     for i, product in enumerate(settings.products):
         found += chain.problems(settings.policies, tools, product, f"products[{i}].")
+    found += export.problems(settings.ledger.export)
     found += template_rules.problems_of_rules(settings.template_rules)
     rules = {**others, **{rule.name: rule for rule in settings.template_rules}}
     return found + template_rules.problems_of_products(rules.values(), settings.policies, settings.products)

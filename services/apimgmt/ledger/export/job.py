@@ -134,7 +134,7 @@ class Export:
             logger.error("ledger records do not fit the schema", extra={"object": plan.name, "records": len(unfit)})
         return state
 
-    async def _put(self, name: str, data: bytes) -> int:
+    async def _put(self, name: str, data: bytes | bytearray) -> int:
         if self._target is None:
             self._target = Target(self._settings)
         await self._target.put(name, data)
@@ -149,9 +149,15 @@ class Export:
             unfit += part.unfit
         return lines, unfit
 
-    async def _finish(self, lines: Sequence[bytes], suffix: str) -> bytes:
+    async def _finish(self, lines: Sequence[bytes], suffix: str) -> bytes | bytearray:
         if suffix != "parquet":
-            return await asyncio.to_thread(encode.join, lines)
+            out, at = bytearray(sum(map(len, lines)) + len(lines)), 0
+            for first in range(0, len(lines), PAGE):  # all at once would hold up requests
+                text = encode.join(lines[first : first + PAGE])
+                out[at : at + len(text)] = text
+                at += len(text)
+                await asyncio.sleep(0)
+            return out
         try:
             return await parquet.convert(lines)
         except (parquet.ParquetError, OSError) as error:

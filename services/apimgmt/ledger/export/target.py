@@ -57,7 +57,7 @@ class Target:
         except (BaseError, OSError, ValueError) as error:
             raise ExportError(f"{settings.url}: cannot be used ({_reason(error)}); see to its credentials") from None
 
-    async def put(self, name: str, data: bytes) -> None:
+    async def put(self, name: str, data: bytes | bytearray) -> None:
         """Create an object. One of that name is from an earlier attempt, and stays. Raises ExportError."""
         attributes = None
         if not isinstance(self._objects, LocalStore):
