@@ -73,6 +73,7 @@ from .management_settings import (
     UsageLedger,
 )
 from .model_bucket import ModelBucket, ModelBucketArgs
+from .model_routing import ModelAlias, PromptClassifier, PromptRoute
 from .network import ExistingNetwork, ProducerNetwork, ProducerNetworkArgs
 from .pool import InferencePool, InferencePoolArgs, Objective, Picker, Scorer
 from .publication import Consumer, ServicePublication, ServicePublicationArgs
@@ -159,6 +160,7 @@ __all__ = [
     "ManagementAdmin",
     "ManagementStore",
     "Memorystore",
+    "ModelAlias",
     "ModelBucket",
     "ModelBucketArgs",
     "ModelReplicaSet",
@@ -178,6 +180,8 @@ __all__ = [
     "PrivateEndpointArgs",
     "ProducerNetwork",
     "ProducerNetworkArgs",
+    "PromptClassifier",
+    "PromptRoute",
     "RateLimit",
     "RatePlan",
     "RdmaNetwork",

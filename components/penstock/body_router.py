@@ -8,6 +8,7 @@ from ._callout import declare
 from ._shape import conform
 from .errors import raise_if
 from .manifests import body_router as manifests
+from .model_routing import ModelAlias, PromptClassifier, PromptRoute
 
 
 class ServedModel(TypedDict):
@@ -26,6 +27,12 @@ class BodyRouterArgs(TypedDict):
     """Namespace of the Gateway."""
     models: list[ServedModel]
     """Every model behind the Gateway; all other names answer 404."""
+    aliases: NotRequired[list[ModelAlias]]
+    """Other names of models. Clients may use them as `model`; keys still have to open the model itself."""
+    prompt_routes: NotRequired[list[PromptRoute]]
+    """Models chosen by the request, in this order."""
+    classifiers: NotRequired[list[PromptClassifier]]
+    """Services that choose where no prompt route does."""
     replicas: NotRequired[int]
     """Pods. Default 2."""
     max_body_bytes: NotRequired[int]

@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from .._naming import check_label
 from ..errors import ConfigError
 from .callout import Callout
-from .common import check_image, check_model_name, check_quantity, check_range
+from .common import check_image, check_model_name, check_quantity, check_range, check_word
+from .keys import camel, plain
 
 if TYPE_CHECKING:
     from ..body_router import BodyRouterArgs
@@ -32,6 +33,9 @@ UNIQUE_NAME = "a name that no other model or adapter has"
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
+ROUTING = ("aliases", "prompt_routes", "classifiers")
+"""Arguments that are handed on as they are, with keys in camelCase."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -43,8 +47,10 @@ def config(args: "BodyRouterArgs") -> str:
         else {"name": model["name"]}
         for model in args["models"]
     ]
+    routing: Any = args
     settings = {
         "models": models,
+        **{camel(name): [plain(item) for item in routing[name]] for name in ROUTING if routing.get(name)},
         "maxBodyBytes": args.get("max_body_bytes", MAX_BODY_BYTES),
         "allowClientHeaders": list(args.get("allow_client_headers", [])),
     }
@@ -89,6 +95,7 @@ def problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
         if not _HEADER.fullmatch(header):
             yield ConfigError(f"{path}.allow_client_headers[{index}]", header, "a header's name", "Correct it")
     yield from _model_problems(args, path)
+    yield from _routing_problems(args, path)
 
 
 def check_log_level(path: str, value: str) -> Iterator[ConfigError]:
@@ -111,3 +118,27 @@ def _model_problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
                 fix = f"Rename it: {seen[name].lstrip('.')} has the same name"
                 yield ConfigError(where, name, UNIQUE_NAME, fix)
             seen.setdefault(name, where)
+
+
+def _routing_problems(args: "BodyRouterArgs", path: str) -> Iterator[ConfigError]:
+    """Check that aliases are new names, and that all other names are known."""
+    served = [model["name"] for model in args["models"]]
+    served += [name for model in args["models"] for name in model.get("adapters", [])]
+    names: list[str] = []
+    for index, alias in enumerate(args.get("aliases", [])):
+        where = f"{path}.aliases[{index}]"
+        yield from check_model_name(f"{where}.name", alias["name"])
+        if alias["name"] in (*served, *names):
+            yield ConfigError(f"{where}.name", alias["name"], UNIQUE_NAME, "Rename it")
+        names.append(alias["name"])
+        yield from check_word(f"{where}.model", alias["model"], served)
+    for index, route in enumerate(args.get("prompt_routes", [])):
+        for field, value in (("model", route["model"]), ("to", route["to"])):
+            yield from check_word(f"{path}.prompt_routes[{index}].{field}", value, (*served, *names))
+    for index, classifier in enumerate(args.get("classifiers", [])):
+        where = f"{path}.classifiers[{index}]"
+        yield from check_word(f"{where}.model", classifier["model"], (*served, *names))
+        yield from check_range(f"{where}.timeout_ms", classifier.get("timeout_ms", 500), 10, 10_000, "ms")
+        if not classifier["url"].startswith(("https://", "http://")):
+            expected = "a URL, https unless it is in the cluster"
+            yield ConfigError(f"{where}.url", classifier["url"], expected, "Correct it")

@@ -10,6 +10,7 @@ from .._naming import check_label
 from ..errors import ConfigError
 from . import management_store
 from .common import Manifest, check_model_name, check_range, check_word
+from .keys import camel, plain
 from .route import PATHS
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ LISTS = ("organizations", "teams", "developers", "groups", "apps", "rate_plans",
 """Arguments that are handed on as they are, with keys in camelCase."""
 
 _POLICY = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
-_OPAQUE = ("settings",)
-"""Maps whose keys are not ours."""
 
 
 def config(args: "ApiManagementArgs") -> str:
@@ -55,7 +54,7 @@ def config(args: "ApiManagementArgs") -> str:
     given: Any = args
     for name in LISTS:
         if given.get(name):
-            document[_camel(name)] = [_plain(item) for item in given[name]]
+            document[camel(name)] = [plain(item) for item in given[name]]
     document["products"] = [_product(product) for product in args.get("products", [])]
     document["limits"] = [_limit(limit) for limit in args.get("limits", [])]
     document["templateRules"] = [_rule(rule) for rule in args.get("template_rules", [])]
@@ -63,35 +62,21 @@ def config(args: "ApiManagementArgs") -> str:
         document["keyValueMaps"] = [{"name": name} for name in args["key_value_maps"]]
     for name in ("estimation", "ledger", "portal"):
         if given.get(name):
-            document[name] = _plain(given[name])
+            document[name] = plain(given[name])
     return yaml.safe_dump(document, sort_keys=False)
 
 
 def _product(product: "ApiProduct") -> Manifest:
     usual: Manifest = {"displayName": product["name"], "approval": APPROVALS[0], "operations": list(PATHS)}
-    return {**usual, "limits": [], **_plain(product)}
+    return {**usual, "limits": [], **plain(product)}
 
 
 def _limit(limit: "UsageLimit") -> Manifest:
-    return {name: value for name, value in _plain(limit).items() if value not in (None, "", [])}
+    return {name: value for name, value in plain(limit).items() if value not in (None, "", [])}
 
 
 def _rule(rule: "TemplateRule") -> Manifest:
-    return {"required": [], "denied": [], **_plain(rule)}
-
-
-def _plain(value: Any, key: str = "") -> Any:
-    """Return arguments as the service reads them: keys in camelCase, but for maps with names of users' own."""
-    if isinstance(value, Mapping):
-        own = key in _OPAQUE or key == "models"
-        return {name if own else _camel(name): item if key in _OPAQUE else _plain(item, name)
-                for name, item in value.items() if item is not None}  # fmt: skip
-    return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    return {"required": [], "denied": [], **plain(rule)}
 
 
 def problems(args: "ApiManagementArgs", path: str) -> Iterator[ConfigError]:

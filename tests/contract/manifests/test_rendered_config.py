@@ -48,6 +48,19 @@ def test_body_router_reads_every_setting():
     assert settings.allow_client_headers == ["x-slo-ttft-ms"]
 
 
+def test_body_router_reads_other_names_and_who_chooses_models():
+    changes = {
+        "models": [{"name": "small"}, {"name": "large"}],
+        "aliases": [{"name": "auto", "model": "small"}],
+        "prompt_routes": [{"name": "long", "model": "auto", "when": "promptChars > 20000", "to": "large"}],
+        "classifiers": [{"model": "auto", "url": "http://judge.tools.svc", "plain_http": True, "timeout_ms": 90}],
+    }
+    settings = parse_config(_config(declared("BodyRouter", **changes), "body-router"), BodyRouterSettings)
+    assert (settings.aliases[0].name, settings.aliases[0].model) == ("auto", "small")
+    assert (settings.prompt_routes[0].model, settings.prompt_routes[0].to) == ("auto", "large")
+    assert (settings.classifiers[0].timeout_ms, settings.classifiers[0].plain_http) == (90, True)
+
+
 @pytest.mark.parametrize("limit", [1024, 64 * 1024 * 1024])
 def test_body_router_takes_the_extremes_that_the_component_takes(limit):
     graph = declared("BodyRouter", max_body_bytes=limit, models=[{"name": "m" * 256}])

@@ -42,6 +42,18 @@ REFUSED = [
     ("BodyRouter", {"models": [{"name": "m"}, {"name": "m"}]}, "args.models[1].name"),
     ("BodyRouter", {"models": [{"name": "m", "adapters": ["m"]}]}, "args.models[0].adapters[0]"),
     ("BodyRouter", {"models": [{"name": "m\r\nx: y"}]}, "args.models[0].name"),
+    ("BodyRouter", {"models": [{"name": "m"}], "aliases": [{"name": "m", "model": "m"}]}, "args.aliases[0].name"),
+    ("BodyRouter", {"models": [{"name": "m"}], "aliases": [{"name": "a", "model": "b"}]}, "args.aliases[0].model"),
+    (
+        "BodyRouter",
+        {"models": [{"name": "m"}], "prompt_routes": [{"name": "r", "model": "m", "when": "true", "to": "b"}]},
+        "args.prompt_routes[0].to",
+    ),
+    (
+        "BodyRouter",
+        {"models": [{"name": "m"}], "classifiers": [{"model": "m", "url": "ftp://x"}]},
+        "args.classifiers[0].url",
+    ),
     ("BodyRouter", {"image": "penstock/services"}, "args.image"),
     ("BodyRouter", {"image": "penstock/services:latest"}, "args.image"),
     ("BodyRouter", {"image": "registry.example:5000/services"}, "args.image"),
