@@ -38,10 +38,11 @@ class Routed:
 
 
 @pytest.fixture
-async def path(tmp_path: Path) -> AsyncIterator[Routed]:
+async def path(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Routed]:
+    """A parameter of the fixture replaces `CONFIG`."""
     llama, gemma = await Upstream().start(), await Upstream().start()
     grpc_port, health_port, metrics_port = free_port(), free_port(), free_port()
-    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "config.yaml").write_text(getattr(request, "param", CONFIG))
     router = _launch(tmp_path, grpc_port, health_port, metrics_port)
     port = free_port()
     config = bootstrap(
