@@ -88,7 +88,7 @@ async def revoke(form: Submitted, key: str) -> Response:
 
 def _wanted(label: str, days: int | None) -> NewKey:
     try:
-        return NewKey(display_name=label, expires_in_days=days)
+        return NewKey.model_validate({"displayName": label, "expiresInDays": days})
     except ValidationError as error:
         raise invalid("the key", problems_of(NewKey, error)) from None
 

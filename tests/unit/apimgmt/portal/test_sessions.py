@@ -2,11 +2,13 @@
 
 import re
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.apimgmt import keys
+from services.apimgmt.admin.app import create_app
 from services.apimgmt.domain import Kind
 from services.apimgmt.portal import sessions
 from services.apimgmt.portal.app import router
@@ -250,3 +252,16 @@ async def test_the_entrance_leads_to_the_portal(site: Site) -> None:
 async def test_tokens_differ_by_session(site: Site) -> None:
     one, other = await site.visit(), await site.visit()
     assert set(TOKEN.findall(await one.get("/portal/"))).isdisjoint(TOKEN.findall(await other.get("/portal/")))
+
+
+async def test_over_tls_cookies_are_secure_and_bound_to_the_host(site: Site) -> None:
+    transport = httpx.ASGITransport(create_app(site.world.context, [router]))
+    async with httpx.AsyncClient(transport=transport, base_url="https://portal.example") as client:
+        token = TOKEN.findall((await client.get("/portal/sign-in")).text)[0]
+        key = await site.world.personal("ada@acme")
+        answer = await client.post("/portal/sign-in", data={"token": token, "key": key})
+        cookie = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("__Host-penstock-session="))
+        assert {"Secure", "HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+        assert "Domain" not in cookie
+        assert "max-age=" in answer.headers["strict-transport-security"]
+        assert (await client.get("/portal/")).status_code == 200
