@@ -21,6 +21,8 @@ from .management_settings import (
     ManagementAdmin,
     PolicyUse,
     RatePlan,
+    RequestRecording,
+    RequestTracing,
     TokenEstimation,
     UsageLedger,
 )
@@ -170,6 +172,10 @@ class ApiManagementArgs(TypedDict):
     """How tokens are guessed before they are counted."""
     ledger: NotRequired[UsageLedger]
     """The usage ledger."""
+    recording: NotRequired[RequestRecording]
+    """Requests kept for replay. Default none."""
+    tracing: NotRequired[RequestTracing]
+    """Spans. Default none."""
     portal: NotRequired[DeveloperPortal]
     """The developer portal."""
     admin: NotRequired[ManagementAdmin]

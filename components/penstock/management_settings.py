@@ -177,6 +177,28 @@ class DeveloperPortal(TypedDict):
     """Base URL of the gateway, as the portal shows it and its try-it page calls it."""
 
 
+class RequestRecording(TypedDict):
+    """Requests kept for `penstock policy replay`."""
+
+    path: str
+    """JSON lines file in the pod, e.g. `/tmp/recording.jsonl`."""
+    sample_ratio: NotRequired[float]
+    """Share of requests, 0 to 1. Default 0.01."""
+    bodies: NotRequired[bool]
+    """Whether bodies are kept. Default false."""
+    max_bytes: NotRequired[int]
+    """Largest size of the file. Default 64 MiB, which is what `/tmp` has."""
+
+
+class RequestTracing(TypedDict):
+    """OpenTelemetry spans of requests, without their text."""
+
+    endpoint: str
+    """OTLP over HTTP, e.g. `http://collector.tools.svc:4318/v1/traces`."""
+    sample_ratio: NotRequired[float]
+    """Share of requests, 0 to 1. Default 0.1."""
+
+
 class ManagementAdmin(TypedDict):
     """The admin API and the portal, port 9010."""
 

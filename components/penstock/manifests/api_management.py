@@ -31,7 +31,7 @@ _PEPPER = {"name": NAME, "key": "pepper"}
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     BUNDLED: (
         *("store", "pepper_secret", "guardrails", "workload", "image"),
-        *("key_value_maps", "estimation", "ledger", "portal", "admin", *management_config.LISTS),
+        *("key_value_maps", "admin", *management_config.SECTIONS, *management_config.LISTS),
     ),
     APIGEE: ("apigee",),
 }

@@ -42,6 +42,7 @@ ALWAYS, USUALLY, SEVERAL = ("credentials", "access"), ("validation", "limits"), 
 """In every chain; in every chain that does not switch them off; policies that may stand in a chain more than once."""
 
 ANY_MODEL = "*"
+SECTIONS = ("estimation", "ledger", "recording", "tracing", "portal")
 LISTS = ("organizations", "teams", "developers", "groups", "apps", "rate_plans", "policies")
 """Arguments that are handed on as they are, with keys in camelCase."""
 
@@ -60,7 +61,7 @@ def config(args: "ApiManagementArgs") -> str:
     document["templateRules"] = [_rule(rule) for rule in args.get("template_rules", [])]
     if args.get("key_value_maps"):
         document["keyValueMaps"] = [{"name": name} for name in args["key_value_maps"]]
-    for name in ("estimation", "ledger", "portal"):
+    for name in SECTIONS:
         if given.get(name):
             document[name] = plain(given[name])
     return yaml.safe_dump(document, sort_keys=False)

@@ -64,6 +64,8 @@ def test_everything_that_can_be_set_reaches_the_service() -> None:
         key_value_maps=["secrets"],
         estimation={"reserve": "bytes", "output_tokens": 3},
         ledger={"retention_days": 3, "export": {"url": "gs://bucket/x", "max_records": 8}},
+        recording={"path": "/tmp/r.jsonl", "sample_ratio": 0.5, "max_bytes": 2048},
+        tracing={"endpoint": "http://collector:4318/v1/traces", "sample_ratio": 1.0},
         portal={"title": "Models", "endpoint": "https://models.example"},
         policies=[{"policy": "spike-arrest", "mode": "shadow", "settings": {"requests": {"amount": 1}}}],
     )
@@ -78,6 +80,10 @@ def test_everything_that_can_be_set_reaches_the_service() -> None:
     assert found.ledger.export is not None
     assert found.ledger.export.max_records == 8
     assert found.portal.title == "Models"
+    assert found.recording is not None
+    assert (found.recording.sample_ratio, found.recording.max_bytes) == (0.5, 2048)
+    assert found.tracing is not None
+    assert found.tracing.endpoint == "http://collector:4318/v1/traces"
     assert found.policies[0].mode == "shadow"
 
 
