@@ -1,5 +1,6 @@
 """What tests of the export share: stores, records, and what lies in a target."""
 
+import asyncio
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -44,12 +45,12 @@ def record(number: int, **fields: Any) -> dict[str, Any]:
         "key": "k1",
         "product": "gold",
         "agent": "",
-        "credential": "api-key",
+        "credential": "api_key",
         "operation": "chat.completions",
         "model": "gemma",
         "adapter": "",
-        "replica": "10.0.0.1:8000",
         "stream": number % 2 == 0,
+        "replica": "10.0.0.1:8000",
         "status": 200,
         "outcome": "ok",
         "promptTokens": number,
@@ -131,3 +132,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until something is so, with a deadline."""
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110 - it happens in another thread
+            await asyncio.sleep(0.01)
