@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from services.apimgmt import keys
-from tests.unit.apimgmt.portal.world import World, furnish, serve
+from tests.unit.apimgmt.portal.world import HOSTILE, World, furnish, serve
 
 REQUIRED = os.environ.get("PENSTOCK_TEST_TOOLS") == "required"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -214,8 +214,11 @@ async def test_without_script_everything_but_the_stream_works(desk: Desk) -> Non
 
 async def test_the_keyboard_gets_everywhere_in_reading_order(desk: Desk) -> None:
     await furnish(desk.world)
-    where = """() => { const e = document.activeElement, s = getComputedStyle(e);
-        return [e.textContent.trim().slice(0, 20) || e.id, s.outlineStyle, (e.closest('tr') || e).getBoundingClientRect().top]; }"""
+    where = """() => {
+        const e = document.activeElement, row = e.closest("tr") || e;
+        const name = e.textContent.trim().slice(0, 20) || e.id;
+        return [name, getComputedStyle(e).outlineStyle, row.getBoundingClientRect().top];
+    }"""
     async with desk.page(await desk.world.personal("ada@acme")) as page:
         await page.goto("/portal/keys")
         seen = []
@@ -237,9 +240,11 @@ async def test_the_keyboard_gets_everywhere_in_reading_order(desk: Desk) -> None
 
 async def test_every_page_fits_a_narrow_window_and_has_a_dark_form(desk: Desk) -> None:
     _, made = await furnish(desk.world)
+    long = {"displayName": HOSTILE * 2, "products": [{"product": "hostile", "status": "pending"}]}
+    await desk.world.key(await desk.world.app("a" * 63, **long), "k" * 200)
     key = await desk.world.personal("ada@acme")
     ground = "() => getComputedStyle(document.body).backgroundColor"
-    pages = [*PAGES, f"keys/{made[0][1].id}/rotate", f"keys/{made[0][1].id}/revoke"]
+    pages = [*PAGES, f"keys/{made[0][1].id}/rotate", f"keys/{made[0][1].id}/revoke", "apps/" + "a" * 63]
     for scheme, width, colour in (
         ("light", 320, "rgb(245, 247, 250)"),
         ("dark", 320, "rgb(16, 20, 26)"),

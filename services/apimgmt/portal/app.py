@@ -7,7 +7,7 @@ from services.apimgmt.portal import apps, keys, limits, overview, products, sign
 from services.apimgmt.portal.page import BASE, PortalRoute
 
 router = APIRouter(include_in_schema=False)
-"""Everything of the portal. It answers 404 while `portal.enabled` is false."""
+"""Everything of the portal. Its pages answer 404 while `portal.enabled` is false."""
 
 _rest = APIRouter(prefix=BASE, route_class=PortalRoute, include_in_schema=False)
 

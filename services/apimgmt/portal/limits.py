@@ -20,6 +20,8 @@ MAX_SHOWN_APPS = 20
 """Apps on the page; one can be chosen."""
 MAX_MODELS = 20
 """Models of a limit that counts each model by itself."""
+AT_ONCE = 100
+"""Counters that are asked for at once."""
 
 router = APIRouter(prefix=BASE, route_class=PortalRoute, include_in_schema=False)
 
@@ -93,7 +95,9 @@ async def _board(signed: Visitor, snapshot: Snapshot, app: App, used: Sequence[s
     ]
     spans = windows.spans(now)
     charges = [charge(limit, model, 0, spans) for limit, _, model in counters]
-    totals = await signed.context.store.totals(charges)
+    totals: list[int] = []
+    for i in range(0, len(charges), AT_ONCE):
+        totals += await signed.context.store.totals(charges[i : i + AT_ONCE])
     gauges = [
         Gauge(limit.limit, _whose(limit, labels, model), products, max(0, total), resets(limit.limit, made, now))
         for (limit, products, model), made, total in zip(counters, charges, totals, strict=True)

@@ -8,7 +8,7 @@ from services.apimgmt import keys
 from services.apimgmt.domain import App, Kind
 from services.apimgmt.portal.page import BASE
 from tests.unit.apimgmt.portal.conftest import Site
-from tests.unit.apimgmt.portal.world import HOSTILE, NOW, PEPPER, Browser
+from tests.unit.apimgmt.portal.world import HOSTILE, NOW, PEPPER, Browser, requests_on, size_on
 
 KEY = re.compile(r"psk_[a-z2-7]{16}_[A-Za-z0-9_-]{43}")
 CHAT = [{"product": "chat", "status": "approved"}]
@@ -201,8 +201,10 @@ async def test_usage_is_summed_and_every_chart_has_its_table(site: Site) -> None
     rows = re.findall(r'<th scope="row">(\d+ Sep)</th><td class="num">([\d,]+)</td>', page)
     assert len(rows) >= 7
     assert {"production", "batch"} <= set(re.findall(r'<th scope="row">(\w+)<svg', page))
-    sizes = [3_000 + (day * 7919) % 17 * 800 for day in range(7)]
-    assert f"{sum(sizes):,}" in page, "prompt tokens of the key of support-bot"
+    prompts = sum(size_on(day) * requests_on(day) for day in range(7))
+    assert f"{prompts:,}" in page, (
+        "prompt tokens of the key of support-bot"
+    )
     hours = await browser.get(f"{BASE}/usage?range=24h")
     assert hours.count("<g><title>") == 3 * 24
     for query in ("range=nonsense&by=nonsense&scope=nonsense", "range=90d&by=outcome", "range=month&by=app"):

@@ -1,5 +1,6 @@
 """The try-it page: what goes to the gateway, what comes back, and that the key stays nowhere."""
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -121,6 +122,17 @@ async def test_without_an_endpoint_the_page_shows_how_to_call(tmp_path: Path) ->
         answer = await browser.client.post(PATH, data={"token": await browser.token(), **FIELDS}, headers=FETCH)
         assert answer.json()["error"]["code"] == "no_endpoint"
         await browser.client.aclose()
+
+
+async def test_who_goes_away_ends_the_request_to_the_gateway(site: Site) -> None:
+    browser = await site.visit()
+    data = {"token": await browser.token(PATH), **FIELDS, "model": "endless", "stream": "on"}
+    async with browser.client.stream("POST", PATH, data=data, headers=FETCH) as answer:
+        await anext(answer.aiter_bytes())
+        assert (site.world.endless, state_of(site.world.context).tries) == (1, 1)
+    async with asyncio.timeout(10):
+        while site.world.endless or state_of(site.world.context).tries:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
 
 
 async def test_only_so_many_are_under_way(site: Site) -> None:

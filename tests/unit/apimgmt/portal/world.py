@@ -1,5 +1,6 @@
 """A portal with people, apps, keys and use, served over HTTP; and a gateway for its try-it page."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -79,6 +80,9 @@ class World:
         self.context, self.now = context, NOW
         self.seen: list[dict[str, Any]] = []
         """Requests that reached the gateway: headers and body."""
+        self.endless = 0
+        """Streams of the model `endless` that the gateway is sending."""
+        self._booked = 0
 
     async def personal(self, developer: str) -> str:
         """Make a personal key; return the key itself."""
@@ -118,8 +122,9 @@ class World:
     async def use(self, app: App, key: str, days_ago: int, **more: Any) -> None:
         """Book one request."""
         time = self.now - days_ago * 86_400
+        self._booked += 1
         record = {
-            "id": f"{time}-{len(self.seen)}-{key}-{json.dumps(more)}",
+            "id": f"{time}-{self._booked}",
             "time": time * 1000,
             "organization": app.organization,
             "team": app.team,
@@ -215,11 +220,29 @@ def _route(upstream: FastAPI, world: World) -> None:
             return JSONResponse({"choices": [choice], "usage": usage})
 
         async def events() -> AsyncIterator[str]:
+            if body["model"] == "endless":
+                world.endless += 1
+                try:
+                    while True:
+                        yield ": wait\n\n"
+                        await asyncio.sleep(0.01)
+                finally:
+                    world.endless -= 1
             for word in words:
                 yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': word}}]})}\n\n"
             yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"
 
         return StreamingResponse(events(), media_type="text/event-stream")
+
+
+def size_on(day: int) -> int:
+    """Tokens of a prompt so many days ago."""
+    return 3_000 + (day * 7919) % 17 * 800
+
+
+def requests_on(day: int) -> int:
+    """Requests of `support-bot` so many days ago."""
+    return 1 + (day * 7919) % 13 // 3
 
 
 async def furnish(world: World) -> tuple[App, list[tuple[str, KeyRecord]]]:
@@ -232,12 +255,13 @@ async def furnish(world: World) -> tuple[App, list[tuple[str, KeyRecord]]]:
     made.append(await world.key(search, "batch"))
     await world.context.store.touch({made[0][1].id: NOW - 300})
     for day in range(28):
-        size = 3_000 + (day * 7919) % 17 * 800
+        size = size_on(day)
         tokens = {"promptTokens": size, "cachedTokens": size // 4, "completionTokens": size // 3}
-        await world.use(bot, made[0][1].id, day, costMicros=size * 120, **tokens)
+        for _ in range(requests_on(day)):
+            await world.use(bot, made[0][1].id, day, costMicros=size * 4, **tokens)
         if day % 3 == 0:
             more = {"model": "qwen-32b", "reasoningTokens": size // 8}
-            await world.use(search, made[2][1].id, day, costMicros=size * 60, **tokens, **more)
+            await world.use(search, made[2][1].id, day, costMicros=size * 2, **tokens, **more)
     await world.use(bot, made[0][1].id, 1, outcome="refused", promptTokens=0, cachedTokens=0, completionTokens=0)
     await world.count("per-key", f"acme|per-key|key:{made[0][1].id}", 12)
     await world.count("team-tokens", "acme|team-tokens|team:research", 1_720_000)
