@@ -1,0 +1,1 @@
+"""API management behind a real Envoy, asked by the real OpenAI client."""
