@@ -13,18 +13,18 @@ from services.apimgmt.ledger import record as records
 from services.apimgmt.ledger.record import RequestOutcome
 from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement
 from services.apimgmt.usage.tokens import Tokens
-from services.bodyrouter.headers import BASE_MODEL_HEADER
 
 
 class Account:
     """Belongs to a call whose caller is known."""
 
-    __slots__ = ("_accounting", "_charges", "_grant", "call", "closed", "overhead_s", "record")
+    __slots__ = ("_accounting", "_charges", "_grant", "_part", "call", "closed", "overhead_s", "record")
 
     def __init__(self, accounting: Accounting, call: Call) -> None:
         self._accounting, self.call = accounting, call
         self._charges: Sequence[Charge] = ()
         self._grant: asyncio.Future[Grant] | None = None
+        self._part: records.Part | None = None
         self.closed = False
         self.overhead_s = 0.0
         """Time that the request spent here until it went on."""
@@ -40,19 +40,17 @@ class Account:
     def open(self, prompt: Tokens) -> "asyncio.Future[Grant]":
         """Ask for all charges of the call. `prompt`: what is charged if this process dies before the end."""
         call, accounting = self.call, self._accounting
-        cost = self._cost(prompt, 1)
-        self.record = records.begin(call)
-        record = records.finish(self.record, call, RequestOutcome.LOST, tokens=prompt, cost=cost)
-        self._charges = call.charges
+        cost = self._cost(prompt)
+        self._charges, self._part = call.charges, records.part_of(call)
         reservation = Reservation(
             call.id,
-            record["organization"],
+            self._part.fields["organization"],
             accounting.owner,
             accounting.clock(),
             call.charges,
             call.paces,
-            records.dump(record),
-            self._used(prompt.total, cost, 1),
+            records.lost(call, self._part, prompt, cost),
+            self._used(prompt.total, cost),
         )
         self._grant = accounting.reserve(reservation)
         accounting.metrics.in_flight += 1
@@ -66,11 +64,10 @@ class Account:
         if self.closed:
             return None
         self.closed = True
-        tokens, started = end.tokens, self.call.started
-        cost = self._cost(tokens, 1) if tokens is not None else 0
-        call = self.call
-        record = self.record = records.finish(
-            self.record or records.begin(call),
+        call, tokens = self.call, end.tokens
+        started = call.started
+        cost = self._cost(tokens) if tokens is not None else 0
+        record = self.record = records.make(
             call,
             end.outcome,
             status=end.status,
@@ -79,8 +76,9 @@ class Account:
             latency_ms=records.elapsed_ms(started),
             ttft_ms=None if first_token_at is None else int((first_token_at - started) * 1000),
             overhead_ms=round(self.overhead_s * 1000, 3),
+            part=self._part,
         )
-        used = self._used(tokens.total, cost, 1) if tokens is not None else [0] * len(self._charges)
+        used = self._used(tokens.total, cost) if tokens is not None else [0] * len(self._charges)
         accounting = self._accounting
         settlement = Settlement(
             call.id, record["organization"], accounting.clock(), self._charges, used, records.dump(record), record
@@ -105,21 +103,15 @@ class Account:
         await asyncio.wait([grant])
         await asyncio.wait([self._settle(grant, settlement)])
 
-    def _used(self, tokens: int, cost: int, requests: int) -> list[int]:
-        amounts = {
-            LimitKind.REQUESTS: requests,
-            LimitKind.TOKENS: tokens,
-            LimitKind.COST: cost,
-            LimitKind.CONCURRENT: 0,
-        }
+    def _used(self, tokens: int, cost: int) -> list[int]:
+        amounts = {LimitKind.REQUESTS: 1, LimitKind.TOKENS: tokens, LimitKind.COST: cost, LimitKind.CONCURRENT: 0}
         return [amounts[bound.limit.counts] for bound in self.call.limits]
 
-    def _cost(self, tokens: Tokens, requests: int) -> int:
-        product = self.call.product
+    def _cost(self, tokens: Tokens) -> int:
+        call, product = self.call, self.call.product
         if product is None or product.plan is None:
             return 0
-        base = self.call.exchange.request_headers.get(BASE_MODEL_HEADER)
-        return pricing.cost(product.plan, self.call.model, tokens, requests, base=base)
+        return pricing.cost(product.plan, call.model, tokens, base=call.base_model)
 
 
 def _failed(grant: "asyncio.Future[Grant]") -> bool:

@@ -100,6 +100,7 @@ class Call:
         "_edited",
         "_shadow",
         "agent",
+        "base_model",
         "body",
         "caller",
         "charges",
@@ -136,6 +137,8 @@ class Call:
         """Path without query, e.g. `/v1/chat/completions`."""
         self.model = exchange.request_headers.get("x-gateway-model-name")
         """Model or adapter that the route was chosen by; clients cannot set this header."""
+        self.base_model = exchange.request_headers.get("x-gateway-base-model-name")
+        """Model that an adapter extends; empty where the model is none. Clients cannot set this header."""
         self.caller: Caller | None = None
         """Set by the policy `credentials`."""
         self.product: BoundProduct | None = None

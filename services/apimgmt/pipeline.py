@@ -14,7 +14,7 @@ import orjson
 
 from services.apimgmt import ending, errors, identity, reserving
 from services.apimgmt.account import Account
-from services.apimgmt.accounting import HOLD_S, Accounting, until
+from services.apimgmt.accounting import HOLD_S, Accounting
 from services.apimgmt.call import MAX_KEPT, Call
 from services.apimgmt.chain import Chains, Compiled
 from services.apimgmt.ending import End
@@ -110,7 +110,8 @@ class ApiManagementStream(FilterStream):
             self._forwarded = True
             return None
         answer: Answer = self._prepare()
-        before = dict(self._call.body)
+        # Without an edit the body is the parsed one, which nobody changes: only a copy may be changed again.
+        before = self._call.body if self._call.edited is None else dict(self._call.body)
         if answer is None:
             answer = self._run(self._chain.body)
         if isinstance(answer, Reply) and answer.status >= 400:
@@ -177,7 +178,7 @@ class ApiManagementStream(FilterStream):
         reply = await steps[position].finish(self._call, answer)
         return reply or await _resolved(self._run(steps, position + 1))
 
-    async def _reserve(self, chain: Compiled, answer: Answer, before: dict[str, Any], began: float) -> Reply | None:
+    async def _reserve(self, chain: Compiled, answer: Answer, before: Mapping[str, Any], began: float) -> Reply | None:
         """Reserve what the request may use, or the policy's answer does; with that it goes on, or is refused."""
         call, owner, account = self._call, self._filter, self._account
         assert account is not None  # noqa: S101 - made before the chain runs
@@ -245,10 +246,23 @@ class ApiManagementStream(FilterStream):
         future = self._close(account, ending.of_answer(self._status, reader))
         return out if future is None or future.done() else self._hold(future, out)
 
-    async def _hold(self, future: "asyncio.Future[None]", out: bytes) -> bytes:
-        if not await until(future, HOLD_S):
+    def _hold(self, future: "asyncio.Future[None]", out: bytes) -> "asyncio.Future[bytes]":
+        """Return what is `out` when the settlement is done, or has taken too long. It owns nothing of it."""
+        loop = asyncio.get_running_loop()
+        held: asyncio.Future[bytes] = loop.create_future()
+
+        def late() -> None:
             self._filter.metrics.settlements.counts[("late",)] += 1
-        return out
+            let_go()
+
+        def let_go(_: object = None) -> None:
+            timer.cancel()
+            if not held.done():
+                held.set_result(out)
+
+        timer = loop.call_later(HOLD_S, late)
+        future.add_done_callback(let_go)
+        return held
 
     def _keep(self, out: bytes) -> None:
         assert self._kept is not None  # noqa: S101 - asked before

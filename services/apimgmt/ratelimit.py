@@ -8,6 +8,7 @@ Sources: OpenAI API reference, "Rate limits" (header names; durations such as `6
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from services.apimgmt.call import BoundLimit, Call, Finding, Verdict
 from services.apimgmt.domain import MICROS, Limit, LimitKind, Scope
@@ -38,41 +39,50 @@ def duration(seconds: float) -> str:
     """Write a duration as OpenAI does: `6m0s`, `1s`, `20ms`; rounded up."""
     if seconds < 1:
         return f"{max(0, math.ceil(seconds * 1000))}ms"
-    whole = math.ceil(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return (f"{hours}h" if hours else "") + (f"{minutes}m" if whole >= 60 else "") + f"{rest}s"
+    return _whole_seconds(math.ceil(seconds))
+
+
+@lru_cache(4096)
+def _whole_seconds(seconds: int) -> str:
+    hours, minutes, rest = seconds // 3600, seconds // 60 % 60, seconds % 60
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if seconds >= 60 else "") + f"{rest}s"
 
 
 def headers(call: Call, grant: Grant) -> None:
     """Set `x-ratelimit-*` of the tightest limit of requests and the tightest of tokens: the one with the least left."""
-    tightest: dict[LimitKind, tuple[int, float, int]] = {}
+    tightest: dict[LimitKind, tuple[int, int, int]] = {}
     for bound, charge, total in zip(call.limits, call.charges, grant.totals, strict=True):
         kind = bound.limit.counts
         if kind not in _HEADERS or not charge.enforced:
             continue
-        left = charge.ceiling - total
-        found = (left if left > 0 else 0, charge.expires - call.now, charge.ceiling)
+        ceiling = charge.ceiling
+        found = (ceiling - total if ceiling > total else 0, -charge.expires, ceiling)
         best = tightest.get(kind)
-        if best is None or found[0] < best[0] or (found[0] == best[0] and found[1] > best[1]):
+        if best is None or found < best:
             tightest[kind] = found
-    for kind, (left, resets, ceiling) in tightest.items():
+    headers, now = call.headers, call.now
+    for kind, (left, expires, ceiling) in tightest.items():
         limit, remaining, reset = _HEADERS[kind]
-        call.headers[limit], call.headers[remaining], call.headers[reset] = str(ceiling), str(left), duration(resets)
+        headers[limit], headers[remaining], headers[reset] = str(ceiling), str(left), duration(-expires - now)
 
 
 def findings(call: Call, grant: Grant) -> list[Finding]:
     """Return what the store found: what refused the request, or what would have, but for its shadow mode."""
-    found, count = [], len(call.charges)
-    for i in grant.refused:
-        found.append(_finding(call.limits[i].limit) if i < count else Finding(SPIKE_ARREST, Verdict.DENY, SPIKE))
+    charges, paces = call.charges, call.paces
     if grant.granted:
-        for bound, charge, total in zip(call.limits, call.charges, grant.totals, strict=True):
-            if not charge.enforced and total > charge.ceiling:
-                found.append(_finding(bound.limit, shadow=True))
-        for pace, wait in zip(call.paces, grant.waits_us, strict=True):
-            if not pace.enforced and wait > 0:
-                found.append(Finding(SPIKE_ARREST, Verdict.DENY, SPIKE, shadow=True))
-    return found
+        found = [
+            _finding(bound.limit, shadow=True)
+            for bound, charge, total in zip(call.limits, charges, grant.totals, strict=True)
+            if total > charge.ceiling and not charge.enforced
+        ]
+        if paces:
+            waits = zip(paces, grant.waits_us, strict=True)
+            late = [pace for pace, wait in waits if wait > 0 and not pace.enforced]
+            found += [Finding(SPIKE_ARREST, Verdict.DENY, SPIKE, shadow=True)] * len(late)
+        return found
+    limits, count = call.limits, len(charges)
+    spike = Finding(SPIKE_ARREST, Verdict.DENY, SPIKE)
+    return [_finding(limits[i].limit) if i < count else spike for i in grant.refused]
 
 
 async def refuse(call: Call, grant: Grant, store: Store) -> Reply:

@@ -3,16 +3,22 @@
 import enum
 import time
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 
 from services.apimgmt.call import Call
 from services.apimgmt.usage.tokens import Tokens
-from services.bodyrouter.headers import BASE_MODEL_HEADER
 
 SERVED_NAMESPACE, SERVED = "envoy.lb", "x-gateway-destination-endpoint-served"
 """Where the picker's protocol tells which replica answered (endpoint picker protocol v1.0): response metadata, key."""
+
+MAX_REMEMBERED = 4096
+"""Callers, with what they ask for, whose part of a record is remembered (about 1 KB each)."""
+
+MAX_CHARACTERS = 512
+"""Longest path and model together that are remembered: clients choose them."""
 
 
 class RequestOutcome(enum.StrEnum):
@@ -33,35 +39,7 @@ class RequestOutcome(enum.StrEnum):
     """The process died; the prompt's estimate is charged."""
 
 
-def begin(call: Call) -> dict[str, Any]:
-    """Return what is known of a call when it goes on: the beginning of its record. The caller must be known.
-
-    `time` is when the request began, Unix milliseconds; `model` the base model, and `adapter` the adapter's name if the
-    request was for one.
-    """
-    caller, product = call.caller, call.product
-    assert caller is not None  # noqa: S101 - the pipeline's rule
-    base = call.exchange.request_headers.get(BASE_MODEL_HEADER)
-    return {
-        "id": call.id,
-        "time": int(call.now * 1000),
-        "organization": caller.organization,
-        "team": caller.team,
-        "user": caller.user,
-        "app": caller.app,
-        "key": caller.key,
-        "product": product.product.name if product is not None else "",
-        "agent": call.agent,
-        "credential": caller.credential.value,
-        "operation": call.operation,
-        "model": base or call.model,
-        "adapter": call.model if base and base != call.model else "",
-        "stream": call.stream,
-    }
-
-
-def finish(
-    begun: Mapping[str, Any],
+def make(
     call: Call,
     outcome: RequestOutcome,
     *,
@@ -71,15 +49,19 @@ def finish(
     latency_ms: int = 0,
     ttft_ms: int | None = None,
     overhead_ms: float = 0.0,
+    part: "Part | None" = None,
 ) -> dict[str, Any]:
-    """Return the record that `begin` began.
+    """Return the record of a call. The caller must be known. `part` is `part_of(call)`, if it was asked for before.
 
-    `status` is 0 where none was sent; `ttftMs` null where nothing was streamed; `estimated` tells whether tokens are;
-    `verdicts` is what policies found other than a pass.
+    `time` is when the request began, Unix milliseconds; `model` the base model, and `adapter` the adapter's name if the
+    request was for one; `status` is 0 where none was sent; `ttftMs` null where nothing was streamed; `estimated` tells
+    whether tokens are; `verdicts` is what policies found other than a pass.
     """
     tokens = tokens or _NONE
     return {
-        **begun,
+        "id": call.id,
+        "time": int(call.now * 1000),
+        **(part or part_of(call)).fields,
         "replica": _replica(call),
         "status": status,
         "outcome": outcome.value,
@@ -92,15 +74,66 @@ def finish(
         "latencyMs": latency_ms,
         "ttftMs": ttft_ms,
         "overheadMs": overhead_ms,
-        "verdicts": [
-            {"policy": f.policy, "verdict": f.verdict.value, "code": f.code, "shadow": f.shadow} for f in call.findings
-        ],
+        "verdicts": _verdicts(call) if call.findings else [],
     }
 
 
-def make(call: Call, outcome: RequestOutcome, **values: Any) -> dict[str, Any]:
-    """Return a record in one step; `values` as of `finish`."""
-    return finish(begin(call), call, outcome, **values)
+def lost(call: Call, part: "Part", prompt: Tokens, cost: int) -> bytes:
+    """Return the record of a call whose process dies, as `dump(make(call, RequestOutcome.LOST, ...))` would.
+
+    One is made of each request and almost none is read, so it is put together from text that is encoded already.
+    """
+    verdicts = orjson.dumps(_verdicts(call)).decode() if call.findings else "[]"
+    estimated = "true" if prompt.estimated else "false"
+    return (
+        f'{{"id":"{call.id}","time":{int(call.now * 1000)},{part.text},"replica":"","status":0,'
+        f'"outcome":"lost","promptTokens":{prompt.prompt},"cachedTokens":{prompt.cached},'
+        f'"completionTokens":{prompt.completion},"reasoningTokens":{prompt.reasoning},"estimated":{estimated},'
+        f'"costMicros":{cost},"latencyMs":0,"ttftMs":null,"overheadMs":0.0,"verdicts":{verdicts}}}'
+    ).encode()
+
+
+class Part(NamedTuple):
+    """What the records of a caller have in common, as long as it asks for the same."""
+
+    fields: Mapping[str, Any]
+    text: str
+    """The same as JSON, without braces."""
+
+
+def part_of(call: Call) -> Part:
+    """Return what the record of a call has in common with others."""
+    caller, product = call.caller, call.product
+    assert caller is not None  # noqa: S101 - the pipeline's rule
+    base, model = call.base_model, call.model
+    short = len(call.operation) + len(model) <= MAX_CHARACTERS
+    return (_remembered if short else _remembered.__wrapped__)(
+        caller.organization,
+        caller.team,
+        caller.user,
+        caller.app,
+        caller.key,
+        product.product.name if product is not None else "",
+        call.agent,
+        caller.credential,
+        call.operation,
+        base or model,
+        model if base and base != model else "",
+        call.stream,
+    )
+
+
+@lru_cache(MAX_REMEMBERED)
+def _remembered(*values: object) -> Part:
+    """Return the part that is of `_FIELDS`."""
+    fields = dict(zip(_FIELDS, (str(v) if isinstance(v, str) else v for v in values), strict=True))
+    return Part(fields, orjson.dumps(fields)[1:-1].decode())
+
+
+_FIELDS = (
+    *("organization", "team", "user", "app", "key", "product", "agent", "credential"),
+    *("operation", "model", "adapter", "stream"),
+)
 
 
 def dump(record: Mapping[str, Any]) -> bytes:
@@ -124,6 +157,12 @@ class Ids:
 def elapsed_ms(started: float) -> int:
     """Return the milliseconds since `started` (`time.perf_counter()`)."""
     return int((time.perf_counter() - started) * 1000)
+
+
+def _verdicts(call: Call) -> list[dict[str, Any]]:
+    return [
+        {"policy": f.policy, "verdict": f.verdict.value, "code": f.code, "shadow": f.shadow} for f in call.findings
+    ]
 
 
 def _replica(call: Call) -> str:

@@ -13,7 +13,6 @@ from services.apimgmt.domain import LimitKind, Scope
 from services.apimgmt.policies.api import Policy
 from services.apimgmt.store.api import Charge
 from services.apimgmt.windows import Spans
-from services.bodyrouter.headers import BASE_MODEL_HEADER
 from services.extproc.api import Answer
 from services.extproc.config import ConfigModel
 
@@ -39,10 +38,10 @@ class LimitsPolicy(Policy[LimitsSettings]):
             if bound.models is not None and model not in bound.models:
                 continue
             limit = bound.limit
-            made = charge(bound, model, amounts[limit.counts], spans, enforced=not shadow and limit.mode == "enforce")
-            if made.enforced and amounts[limit.counts] > limit.amount:
-                return ratelimit.too_large(bound, made.amount)
-            charges.append(made)
+            amount, enforced = amounts[limit.counts], not shadow and limit.mode == "enforce"
+            if enforced and amount > limit.amount:
+                return ratelimit.too_large(bound, amount)
+            charges.append(charge(bound, model, amount, spans, enforced=enforced))
             limits.append(bound)
         return None
 
@@ -52,14 +51,9 @@ def amounts_of(call: Call) -> Mapping[LimitKind, int]:
     plan = call.product.plan if call.product else None
     cost = 0
     if plan is not None:
-        base = call.exchange.request_headers.get(BASE_MODEL_HEADER)
-        cost = pricing.ceiling(plan, call.model, call.prompt_tokens, call.max_output, base=base)
-    return {
-        LimitKind.REQUESTS: 1,
-        LimitKind.TOKENS: call.prompt_tokens + call.max_output,
-        LimitKind.CONCURRENT: 1,
-        LimitKind.COST: cost,
-    }
+        cost = pricing.ceiling(plan, call.model, call.prompt_tokens, call.max_output, base=call.base_model)
+    tokens = call.prompt_tokens + call.max_output
+    return {LimitKind.REQUESTS: 1, LimitKind.TOKENS: tokens, LimitKind.CONCURRENT: 1, LimitKind.COST: cost}
 
 
 def charge(bound: BoundLimit, model: str, amount: int, spans: Spans, *, enforced: bool = True) -> Charge:

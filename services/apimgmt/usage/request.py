@@ -49,7 +49,7 @@ def prepare(call: Call, estimator: Estimator) -> Reply | None:
 
 def tokenizer_of(call: Call) -> str:
     """Return the model whose tokenizer counts: the base model of an adapter."""
-    return call.exchange.request_headers.get("x-gateway-base-model-name") or call.model
+    return call.base_model or call.model
 
 
 def generates(call: Call) -> bool:
