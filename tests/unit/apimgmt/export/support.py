@@ -46,7 +46,7 @@ def record(number: int, **fields: Any) -> dict[str, Any]:
         "product": "gold",
         "agent": "",
         "credential": "api_key",
-        "operation": "chat.completions",
+        "operation": "/v1/chat/completions",
         "model": "gemma",
         "adapter": "",
         "stream": number % 2 == 0,
