@@ -187,7 +187,7 @@ class ApiManagementStream(FilterStream):
             reply = reserving.again(call, chain, owner.estimator)
         if reply is None or reply.status < 400:
             if reply is not None:
-                reserving.requests_only(call)
+                reserving.without_model(call)
             reply = await reserving.reserve(account, owner.estimator, owner.accounting.store, owner.metrics) or reply
         if reply is None:
             self._forwarded = True

@@ -1,6 +1,7 @@
 """The reservation of a request: what is asked of the store, and what a client hears if it says no."""
 
 import asyncio
+from dataclasses import replace
 
 from services.apimgmt import errors, ratelimit
 from services.apimgmt.account import Account
@@ -31,11 +32,14 @@ async def reserve(account: Account, estimator: Estimator, store: Store, metrics:
     return None if grant.granted else await ratelimit.refuse(call, grant, store)
 
 
-def requests_only(call: Call) -> None:
-    """Leave the charges that a policy's own answer makes: requests count, tokens and money do not."""
+def without_model(call: Call) -> None:
+    """Leave the charges that a policy's own answer makes: the request itself, and its price where the plan has one."""
+    plan = call.product.plan if call.product else None
+    amounts = {LimitKind.REQUESTS: 1, LimitKind.COST: plan.per_request if plan else 0}
     pairs = zip(call.limits, call.charges, strict=True)
-    counted = [(bound, charge) for bound, charge in pairs if bound.limit.counts is LimitKind.REQUESTS]
-    call.limits, call.charges = [bound for bound, _ in counted], [charge for _, charge in counted]
+    counted = [(bound, charge, amounts.get(bound.limit.counts, 0)) for bound, charge in pairs]
+    call.limits = [bound for bound, _, amount in counted if amount]
+    call.charges = [replace(charge, amount=amount) for _, charge, amount in counted if amount]
 
 
 def again(call: Call, chain: Compiled, estimator: Estimator) -> Reply | None:
