@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.dataplane.apimgmt.declaration import ALPHA
-from tests.dataplane.apimgmt.managed import BOOKS, CHAT, Managed, Tenant, chat
+from tests.dataplane.apimgmt.declaration import ALPHA, REQUEST_PRICE
+from tests.dataplane.apimgmt.managed import CHAT, Managed, Tenant, chat
 
 pytestmark = pytest.mark.xdist_group("apimgmt")
 
@@ -24,10 +24,7 @@ def same(**more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def tenant(sqlite: Managed) -> Tenant:
-    return sqlite.tenant(
-        [{"name": "requests", "scope": "team", "kind": "requests", "amount": 99, "window": "month"}, BOOKS[0]],
-        product=CACHE,
-    )
+    return sqlite.tenant(product=CACHE)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -46,6 +43,7 @@ async def test_the_second_answer_comes_from_memory(tenant: Tenant, stream: bool)
     assert (made["outcome"], repeated["outcome"], repeated["stream"]) == ("ok", "cached", stream)
     assert repeated["promptTokens"] == repeated["completionTokens"] == 0
     await tenant.balanced()
+    assert (repeated["costMicros"], made["costMicros"] > REQUEST_PRICE) == (REQUEST_PRICE, True)
     assert (await tenant.totals())["requests"] == 2, "a hit is a request"
 
 
@@ -92,11 +90,17 @@ async def test_clients_can_ask_for_a_fresh_answer(tenant: Tenant) -> None:
     assert again.content == fresh.content
 
 
-async def test_a_hit_counts_against_the_limit_of_requests(sqlite: Managed) -> None:
-    few = {"name": "few", "scope": "key", "kind": "requests", "amount": 3, "window": "month"}
-    tenant = sqlite.tenant([few], product=CACHE)
+@pytest.mark.parametrize(
+    "few",
+    [{"scope": "key", "kind": "requests", "amount": 3}, {"scope": "user", "kind": "cost", "amount": 400}],
+    ids=["requests", "money"],
+)
+async def test_hits_count_against_limits_of_requests_and_money(sqlite: Managed, few: dict[str, Any]) -> None:
+    """Each has its price: the first answer costs 100 for the request and less than 100 for its tokens."""
+    tenant = sqlite.tenant([{"name": "few", "window": "month", **few}], product=CACHE)
     async with tenant.http() as http:
         answers = [await http.post(CHAT, json=same()) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert "; hit; " in answers[2].headers["cache-status"]
     assert "; hit; " not in answers[-1].headers.get("cache-status", "")
     await tenant.balanced()

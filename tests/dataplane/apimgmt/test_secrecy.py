@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from tests.dataplane.apimgmt.conftest import KEY
-from tests.dataplane.apimgmt.declaration import SLOW
 from tests.dataplane.apimgmt.managed import CHAT, Managed, chat
 from tests.dataplane.apimgmt.test_interruptions import began
 from tests.dataplane.apimgmt.test_tokens import BAD, claims
@@ -56,7 +55,7 @@ async def test_no_log_and_no_store_has_a_secret(managed: Managed, issuer: Issuer
         await http.post(CHAT, content=f'{{"model": "alpha", "{PROMPT}'.encode(), headers=json_type)
         await http.post(f"{CHAT}?key={tenant.key}&q={PROMPT}", json=bodies[0], headers=json_type)
     async with tenant.http() as http:
-        await began(http, 2, model=SLOW, user=PROMPT)
+        await began(http, 2, user=PROMPT)
     managed.revoke(tenant.name, spare["id"])
     with managed.admin_of(managed.pods[0], personal) as own:
         assert own.get("/keys").status_code in (200, 404)
