@@ -103,8 +103,6 @@ async def key_of(signed: Visitor, key_id: str, action: str) -> tuple[Holder, Key
     who = signed.principal
     if record is None or record.organization != who.organization:
         raise not_found(f"keys/{key_id[:40]}")
-    if not record.app and record.developer != who.developer:
-        raise not_found(f"keys/{key_id[:40]}")
     holder = await holder_of(signed, f"POST {APP_KEYS}/{{key}}/{action}", record.app)
     return holder, await holder.record(record.id)
 
