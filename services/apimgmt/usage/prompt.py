@@ -69,6 +69,9 @@ def _chat(body: Mapping[str, Any]) -> Prompt:
     prompt = Prompt(CHAT_BYTES)
     _add_messages(prompt, body["messages"])
     _add_tools(prompt, body, ("tools", "functions", "documents"))
+    for name in ("chat_template", "chat_template_kwargs"):
+        if body.get(name):
+            prompt.size += _json_bytes(body[name])
     return prompt
 
 
@@ -105,7 +108,7 @@ def _add_messages(prompt: Prompt, messages: list[object]) -> None:
             size += len(content) if content.isascii() else text_bytes(content)
         elif content:
             _add_parts(prompt, content)
-        if len(message) > 2 or "role" not in message:
+        if len(message) != 2 or "content" not in message or message.get("role") not in _ROLES:
             size += _json_bytes({name: value for name, value in message.items() if name != "content"})
     prompt.size += size
 
@@ -120,11 +123,18 @@ def _add_parts(prompt: Prompt, content: object) -> None:
         text = fields.get("text")
         if isinstance(text, str):
             prompt.size += text_bytes(text)
-        if not isinstance(text, str) or not _MEDIA.isdisjoint(fields):
-            prompt.media += 1
+        if len(fields) > 2 or not isinstance(text, str):
+            # Text has other names, too (`refusal`, `thinking`), and the part's type decides which one is read.
+            others = {name: value for name, value in fields.items() if name not in _NO_TEXT and name[-7:] != "_embeds"}
+            prompt.size += _json_bytes(others) if others else 0
+            prompt.media += not _MEDIA.isdisjoint(fields) or (not isinstance(text, str) and not others)
 
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+"""Roles whose tokens are in MESSAGE_BYTES; vLLM also takes others, of any length."""
 
 _MEDIA = frozenset({"image_url", "input_audio", "audio_url", "video_url", "image_pil", "image_embeds", "image", "file"})
+_NO_TEXT = _MEDIA | {"type", "text"}
 
 
 def _completions(body: Mapping[str, Any]) -> Prompt:
@@ -133,7 +143,9 @@ def _completions(body: Mapping[str, Any]) -> Prompt:
         prompt = _texts(body["prompt"])
     embeds = body.get("prompt_embeds")
     if embeds is not None:
-        prompt.media += len(embeds) if isinstance(embeds, list) else 1
+        many = len(embeds) if isinstance(embeds, list) else 1
+        prompt.media += many
+        prompt.count = many + (prompt.count if body.get("prompt") is not None else 0)
     if isinstance(body.get("suffix"), str):
         prompt.size += text_bytes(body["suffix"])
     prompt.count = max(prompt.count, 1)

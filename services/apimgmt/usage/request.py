@@ -24,6 +24,9 @@ _LIMITS = {
 }
 """Operations that generate -> fields for the longest answer. The last one is written where none is set."""
 
+MAX_DIGITS = 4300
+"""Longest text that the model server (pydantic 2) reads as a number: leading zeros do not make it another one."""
+
 _TRUE = frozenset({"true", "t", "1", "on", "yes", "y"})
 
 
@@ -35,7 +38,7 @@ def prepare(call: Call, estimator: Estimator) -> Reply | None:
     operation = ROUTED.get(call.operation, "")
     prompt = measure(operation, call.body, len(call.exchange.request_body))
     call.state[STATE] = prompt
-    fixed = prompt.fixed + prompt.media * estimator.settings.media_tokens
+    fixed = prompt.fixed + prompt.media * estimator.media_tokens
     call.prompt_tokens = min(estimator.upper(tokenizer_of(call), prompt.size) + fixed, MAX_TOKENS)
     fields = _LIMITS.get(operation)
     if fields is None:
@@ -62,7 +65,7 @@ def unanswered(call: Call, estimator: Estimator) -> Tokens:
     prompt = call.state.get(STATE)
     if not isinstance(prompt, Prompt):
         return Tokens(call.prompt_tokens, estimated=True)
-    fixed = prompt.fixed + prompt.media * estimator.settings.media_tokens
+    fixed = prompt.fixed + prompt.media * estimator.media_tokens
     return Tokens(min(estimator.mean(tokenizer_of(call), prompt.size) + fixed, MAX_TOKENS), estimated=True)
 
 
@@ -77,7 +80,10 @@ def _bound_output(
     for name, given in asked.items():
         value = _whole(given)
         if value is None:
-            continue
+            if cap is None:
+                continue
+            text = f"{name} cannot be read; expected a whole number of at most {cap}."
+            return deny(400, text, param=name, code="invalid_value")
         if value < least or (cap is not None and value > cap):
             return _refuse(name, value, least, cap)
         most = max(most, value)
@@ -88,9 +94,11 @@ def _bound_output(
     elif not asked and cap is not None:
         most = cap
         call.edit()[fields[-1]] = cap
-    answers = max(_whole(body.get("n")) or 1, _whole(body.get("best_of")) or 1, 1) * prompt.count
+    answers = prompt.count
+    if "n" in body or "best_of" in body:
+        answers *= max(_whole(body.get("n")) or 1, _whole(body.get("best_of")) or 1, 1)
     prompt.bound = most > 0
-    call.max_output = min((most or cap or estimator.settings.output_tokens) * answers, MAX_TOKENS)
+    call.max_output = min((most or cap or estimator.output_tokens) * answers, MAX_TOKENS)
     return None
 
 
@@ -132,7 +140,7 @@ def _whole(value: object) -> int | None:
         return int(value)
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
-    if isinstance(value, str) and len(value) <= 32:
+    if isinstance(value, str) and len(value) <= MAX_DIGITS:
         try:
             return _whole(float(value)) if "." in value else int(value)
         except (ValueError, OverflowError):
