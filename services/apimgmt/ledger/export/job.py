@@ -21,7 +21,11 @@ from services.apimgmt.settings import ExportTarget
 from services.apimgmt.store.api import Conflict, Store, StoreError
 
 PAGE = 250
-"""Records that are read and prepared in one go, about a millisecond of work: requests of the process wait no longer."""
+"""Records that are read in one go."""
+
+SLICE, SLICE_PAUSE_S = 25, 0.001
+"""Records that are prepared in one go, some tenths of a millisecond of work, and the pause after them: requests of the
+process wait no longer. (A thread would make them wait for Python's lock at each step.)"""
 
 MAX_BYTES = 64 * 1024 * 1024
 """An object ends with the page that brings its records to this size, however many records it may have: one PUT."""
@@ -143,10 +147,11 @@ class Export:
     async def _prepare(self, records: Sequence[bytes], suffix: str) -> tuple[list[bytes], list[bytes]]:
         """Return lines of what fits, and what does not. Sorted as text records are in the order of their ids."""
         lines, unfit, ordered = list[bytes](), list[bytes](), sorted(records)
-        for at in range(0, len(ordered), PAGE):
-            part = await asyncio.to_thread(encode.prepare, ordered[at : at + PAGE], suffix)
+        for at in range(0, len(ordered), SLICE):
+            part = encode.prepare(ordered[at : at + SLICE], suffix)
             lines += part.lines
             unfit += part.unfit
+            await asyncio.sleep(SLICE_PAUSE_S)
         return lines, unfit
 
     async def _finish(self, lines: Sequence[bytes], suffix: str) -> bytes | bytearray:
