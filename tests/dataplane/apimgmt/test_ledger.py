@@ -91,6 +91,13 @@ async def test_a_stream_is_the_same_as_without_api_management(tenant: Tenant) ->
     assert [{**event, **changing} for event in ours] == [{**event, **changing} for event in theirs]
 
 
+async def test_a_key_in_the_other_header(sqlite: Managed) -> None:
+    tenant = sqlite.tenant()
+    async with sqlite.http(None) as http:
+        answer = await http.post(CHAT, json=chat(), headers={"x-api-key": tenant.key})
+    await booked(tenant, answer.json()["usage"])
+
+
 async def test_completions(tenant: Tenant) -> None:
     with tenant.openai() as client:
         answer = client.completions.create(model=ADAPTER, prompt=["One", "Two"], max_tokens=4, n=2)
