@@ -109,6 +109,9 @@ class ApiManagementStream(FilterStream):
         if self._chain is None:
             self._forwarded = True
             return None
+        now = self._filter.clock()
+        if int(now) != int(self._call.now):  # who sends its body late must not be charged to a window that is over
+            self._call.now = now
         answer: Answer = self._prepare()
         # Without an edit the body is the parsed one, which nobody changes: only a copy may be changed again.
         before = self._call.body if self._call.edited is None else dict(self._call.body)
