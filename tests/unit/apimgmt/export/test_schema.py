@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.apimgmt.call import Finding, Verdict
 from services.apimgmt.ledger.export import encode, schema
-from services.apimgmt.ledger.record import RequestOutcome, lost, make
+from services.apimgmt.ledger.record import RequestOutcome, lost, make, part_of
 from services.apimgmt.usage.tokens import Tokens
 from tests.unit.apimgmt.calls import make_call
 from tests.unit.apimgmt.export.support import record
@@ -31,7 +31,7 @@ def test_the_schema_has_the_fields_of_records() -> None:
 
 
 def test_records_of_lost_requests_fit_too() -> None:
-    found = json.loads(lost(make_call(), Tokens(prompt=5, estimated=True), 7))
+    found = json.loads(lost(call := make_call(), part_of(call), Tokens(prompt=5, estimated=True), 7))
     assert list(found) == [field.name for field in schema.FIELDS]
     assert list(schema.misfits(found)) == []
 
