@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.apimgmt import pricing
 from services.apimgmt.accounting import Accounting
 from services.apimgmt.call import Call
-from services.apimgmt.domain import LimitKind
 from services.apimgmt.ending import End
 from services.apimgmt.ledger import record as records
 from services.apimgmt.ledger.record import RequestOutcome
+from services.apimgmt.policies.limits import CONCURRENT, COST, REQUESTS, TOKENS
 from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement
 from services.apimgmt.usage.tokens import Tokens
 
@@ -104,14 +103,14 @@ class Account:
         await asyncio.wait([self._settle(grant, settlement)])
 
     def _used(self, tokens: int, cost: int) -> list[int]:
-        amounts = {LimitKind.REQUESTS: 1, LimitKind.TOKENS: tokens, LimitKind.COST: cost, LimitKind.CONCURRENT: 0}
-        return [amounts[bound.limit.counts] for bound in self.call.limits]
+        amounts = {REQUESTS: 1, TOKENS: tokens, COST: cost, CONCURRENT: 0}
+        return [amounts[bound.counts] for bound in self.call.limits]
 
     def _cost(self, tokens: Tokens) -> int:
         call, product = self.call, self.call.product
-        if product is None or product.plan is None:
+        if product is None or product.tariff is None:
             return 0
-        return pricing.cost(product.plan, call.model, tokens, base=call.base_model)
+        return product.tariff.cost(call.model, tokens, base=call.base_model)
 
 
 def _failed(grant: "asyncio.Future[Grant]") -> bool:

@@ -6,10 +6,11 @@ A `Call` is shared by all policies of the chain, so that work is done once. Poli
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from services.apimgmt.domain import Limit, Product, RatePlan
+from services.apimgmt.domain import Limit, LimitKind, Product, RatePlan, Scope
+from services.apimgmt.pricing import Tariff
 from services.apimgmt.store.api import Charge, Pace
 from services.extproc.api import Exchange
 
@@ -35,6 +36,25 @@ class BoundLimit:
     empty for the organization. For scope `model` it ends with `model:`."""
     models: frozenset[str] | None
     """Models that count; None is all."""
+    counts: LimitKind = field(init=False, compare=False)
+    """These and what follows are the limit's: reading a field of a model of pydantic takes ten times as long."""
+    amount: int = field(init=False, compare=False)
+    enforced: bool = field(init=False, compare=False)
+    window: tuple[str | None, bool] = field(init=False, compare=False)
+    """Window and whether it rolls: the key of `windows.spans`."""
+    by_model: bool = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        limit = self.limit
+        values = {
+            "counts": limit.counts,
+            "amount": limit.amount,
+            "enforced": limit.mode == "enforce",
+            "window": (limit.window, limit.rolling),
+            "by_model": limit.scope is Scope.MODEL,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +68,12 @@ class BoundProduct:
     limits: tuple[BoundLimit, ...]
     """From wide to narrow scope."""
     plan: RatePlan | None
+    tariff: Tariff | None = None
+    """Of the plan; made here unless it is given."""
+
+    def __post_init__(self) -> None:
+        if self.plan is not None and self.tariff is None:
+            object.__setattr__(self, "tariff", Tariff(self.plan))
 
 
 @dataclass(frozen=True, slots=True)

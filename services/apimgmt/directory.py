@@ -11,6 +11,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from hmac import compare_digest
+from secrets import token_bytes
 
 from services.apimgmt import errors, keys
 from services.apimgmt.call import Caller, Credential
@@ -31,6 +34,8 @@ GRACE_S = 60.0
 TOUCH_S = 10.0
 """Between two writings of when keys were used last."""
 TOUCH_TIMEOUT_S = 5.0
+PROOF_BYTES = 32
+"""Of the hash by which a key is known again, and of its key."""
 
 Found = Caller | Refusal
 Lookup = Found | Awaitable[Found]
@@ -68,6 +73,7 @@ class Directory:
         self._mirror = Mirror(store, monotonic, grace_s, poll_s, self._keys.forget)
         self._task: asyncio.Task[None] | None = None
         self._used: dict[str, int] = {}
+        self._proof_key = token_bytes(PROOF_BYTES)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -159,12 +165,14 @@ class Directory:
         return self._mirror.binder.caller(app, credential, user=user, expires=expires)
 
     def _find(self, text: str, purpose: KeyPurpose) -> Entry | Refusal | Awaitable[Entry | Refusal]:
+        entry = self._keys.get(text[keys.ID])
+        if entry is not None and self._genuine(entry, text):
+            return self._judge(entry, purpose)
         parsed = keys.parse(text)
         if parsed is None:
             return errors.malformed_key()
-        entry = self._keys.get(parsed.id)
         if entry is not None:
-            return self._judge(entry, text, purpose)
+            return errors.unknown_key()
         if self._mirror.away or self._mirror.stale():
             return errors.store_away()
         if self._keys.unknown(parsed.id):
@@ -176,12 +184,26 @@ class Directory:
             entry = await self._keys.read(parsed.id)
         except StoreError:
             return errors.store_away()
-        return errors.unknown_key() if entry is None else self._judge(entry, text, purpose)
-
-    def _judge(self, entry: Entry, text: str, purpose: KeyPurpose) -> Entry | Refusal:
-        """Look whether the key is genuine, in time, and meant for this."""
-        if not keys.matches(self._pepper, text, entry.digest):
+        if entry is None or not self._genuine(entry, text):
             return errors.unknown_key()
+        return self._judge(entry, purpose)
+
+    def _genuine(self, entry: Entry, text: str) -> bool:
+        """Tell whether `text` is the entry's key.
+
+        Of a key that was, a second keyed hash is remembered, which takes a fifth of the HMAC's time. Its key is random
+        and never leaves this process, so it is of no more use to anybody than the digest.
+        """
+        proof = blake2b(text.encode("utf-8", "surrogateescape"), key=self._proof_key, digest_size=PROOF_BYTES).digest()
+        if compare_digest(proof, entry.proof):
+            return True
+        if not keys.matches(self._pepper, text, entry.digest):
+            return False
+        entry.proof = proof
+        return True
+
+    def _judge(self, entry: Entry, purpose: KeyPurpose) -> Entry | Refusal:
+        """Look whether a genuine key is in time, and meant for this."""
         if self._mirror.stale():
             return errors.store_away()
         now = self._clock()

@@ -38,12 +38,15 @@ class Entry:
         "id",
         "minute",
         "organization",
+        "proof",
         "purpose",
         "revoked",
     )
 
     def __init__(self, record: KeyRecord) -> None:
         self.id, self.purpose, self.digest = record.id, record.purpose, record.digest
+        self.proof = b""
+        """Keyed hash of the key as it was presented, once it was found to be genuine."""
         self.organization, self.app, self.developer = map(
             sys.intern, (record.organization, record.app, record.developer)
         )

@@ -28,6 +28,9 @@ _PREFIX_OF = {purpose: prefix for prefix, purpose in PREFIXES.items()}
 ID_BYTES, SECRET_BYTES = 10, 32
 """Random bytes: 16 characters of base32 (RFC 4648, section 6, lower case) and 43 of base64url (section 5)."""
 
+ID = slice(4, 20)
+"""Where the id stands in a key."""
+
 KEY_CHARS = 64
 """Length of every key."""
 

@@ -52,7 +52,7 @@ def headers(call: Call, grant: Grant) -> None:
     """Set `x-ratelimit-*` of the tightest limit of requests and the tightest of tokens: the one with the least left."""
     tightest: dict[LimitKind, tuple[int, int, int]] = {}
     for bound, charge, total in zip(call.limits, call.charges, grant.totals, strict=True):
-        kind = bound.limit.counts
+        kind = bound.counts
         if kind not in _HEADERS or not charge.enforced:
             continue
         ceiling = charge.ceiling

@@ -7,14 +7,17 @@ This policy only says what to charge; the pipeline reserves it after all policie
 from collections.abc import Mapping
 from typing import ClassVar
 
-from services.apimgmt import pricing, ratelimit, windows
+from services.apimgmt import ratelimit, windows
 from services.apimgmt.call import BoundLimit, Call
-from services.apimgmt.domain import LimitKind, Scope
+from services.apimgmt.domain import LimitKind
 from services.apimgmt.policies.api import Policy
 from services.apimgmt.store.api import Charge
 from services.apimgmt.windows import Spans
 from services.extproc.api import Answer
 from services.extproc.config import ConfigModel
+
+REQUESTS, TOKENS, CONCURRENT, COST = LimitKind.REQUESTS, LimitKind.TOKENS, LimitKind.CONCURRENT, LimitKind.COST
+"""By themselves: a member of an enumeration takes ten times as long to look up as what is a name of its own."""
 
 
 class LimitsSettings(ConfigModel):
@@ -37,9 +40,8 @@ class LimitsPolicy(Policy[LimitsSettings]):
         for bound in product.limits:
             if bound.models is not None and model not in bound.models:
                 continue
-            limit = bound.limit
-            amount, enforced = amounts[limit.counts], not shadow and limit.mode == "enforce"
-            if enforced and amount > limit.amount:
+            amount, enforced = amounts[bound.counts], bound.enforced and not shadow
+            if enforced and amount > bound.amount:
                 return ratelimit.too_large(bound, amount)
             charges.append(charge(bound, model, amount, spans, enforced=enforced))
             limits.append(bound)
@@ -48,17 +50,14 @@ class LimitsPolicy(Policy[LimitsSettings]):
 
 def amounts_of(call: Call) -> Mapping[LimitKind, int]:
     """Return what a request may use at most, by what limits count."""
-    plan = call.product.plan if call.product else None
-    cost = 0
-    if plan is not None:
-        cost = pricing.ceiling(plan, call.model, call.prompt_tokens, call.max_output, base=call.base_model)
-    tokens = call.prompt_tokens + call.max_output
-    return {LimitKind.REQUESTS: 1, LimitKind.TOKENS: tokens, LimitKind.CONCURRENT: 1, LimitKind.COST: cost}
+    tariff = call.product.tariff if call.product else None
+    prompt, output = call.prompt_tokens, call.max_output
+    cost = tariff.ceiling(call.model, prompt, output, base=call.base_model) if tariff is not None else 0
+    return {REQUESTS: 1, TOKENS: prompt + output, CONCURRENT: 1, COST: cost}
 
 
 def charge(bound: BoundLimit, model: str, amount: int, spans: Spans, *, enforced: bool = True) -> Charge:
     """Return the charge of `amount` against a limit, in the window that `spans` has for it."""
-    limit = bound.limit
-    slot, slots, expires, _ = spans[limit.window, limit.rolling]
-    counter = f"{bound.prefix}|{model}" if limit.scope is Scope.MODEL else bound.prefix
-    return Charge(counter, slot, slots, expires, amount, limit.amount, enforced)
+    slot, slots, expires, _ = spans[bound.window]
+    counter = f"{bound.prefix}|{model}" if bound.by_model else bound.prefix
+    return Charge(counter, slot, slots, expires, amount, bound.amount, enforced)

@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from math import sqrt
 from typing import Any
 
 from services.apimgmt.settings import Estimation
@@ -53,15 +54,17 @@ class Ratio:
     def upper(self, start: float, most: float) -> float:
         """Return the pessimistic ratio: at least `start` until it has learned, at most `most`."""
         least = start if self.samples < WARM_UP else LEAST_PER_BYTE
-        return min(max(self.mean + QUANTILE * math.sqrt(self.variance), least), most)
+        value = self.mean + QUANTILE * sqrt(self.variance)
+        return least if value < least else most if value > most else value
 
     def observe(self, size: int, tokens: int, start: float, most: float) -> None:
         """Take one observation in, after noting how wrong the guess would have been."""
-        value = min(tokens / size, most)
-        weight = max(1 / (self.samples + 1), WEIGHT)
-        guess = self.mean * size
-        self.error += weight * (abs(guess - tokens) / max(tokens, 1) - self.error)
-        self.exceeded += tokens > self.upper(start, most) * size + 1
+        value, weight = tokens / size, 1 / (self.samples + 1)
+        value, weight = value if value < most else most, weight if weight > WEIGHT else WEIGHT
+        miss = abs(self.mean * size - tokens)
+        self.error += weight * (miss / (tokens or 1) - self.error)
+        if tokens > self.upper(start, most) * size + 1:
+            self.exceeded += 1
         step = value - self.mean
         self.mean += weight * step
         # The first observation replaces the start, which is no observation: it has no spread to it.
@@ -106,6 +109,7 @@ class Estimator:
 
     def __init__(self, settings: Estimation | None = None) -> None:
         self.settings = settings or Estimation()
+        self.media_tokens, self.output_tokens = self.settings.media_tokens, self.settings.output_tokens
         self._bytes = _Models(MEAN_PER_BYTE, UPPER_PER_BYTE, MOST_PER_BYTE)
         self._events = _Models(1.0, 1.0, 64.0)
         self._by_bytes = self.settings.reserve == "bytes"

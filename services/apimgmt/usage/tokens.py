@@ -7,9 +7,9 @@ MAX_TOKENS = 2**40
 """What no request can use: larger numbers in `usage` are no counts (a damaged answer), and are not believed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Tokens:
-    """Tokens used. `cached` is a part of `prompt`, `reasoning` a part of `completion`."""
+    """Tokens used; not to be changed (frozen ones take four times as long to make). `cached` is a part of `prompt`, `reasoning` a part of `completion`."""
 
     prompt: int = 0
     cached: int = 0
@@ -34,15 +34,14 @@ def from_usage(usage: object) -> Tokens | None:
     if not isinstance(usage, dict):
         return None
     prompt = _count(usage, "prompt_tokens", "input_tokens")
-    completion = _count(usage, "completion_tokens", "output_tokens")
+    completion = _count(usage, "completion_tokens", "output_tokens") or 0
     if prompt is None:
         total = _count(usage, "total_tokens")
         if total is None:
             return None
-        prompt = max(total - (completion or 0), 0)
+        prompt = max(total - completion, 0)
     cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
     reasoning = _detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
-    completion = completion or 0
     return Tokens(prompt, min(cached, prompt), completion, min(reasoning, completion))
 
 
