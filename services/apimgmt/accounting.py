@@ -48,6 +48,8 @@ class Accounting:
         """Names this process in reservations."""
         self.ids = Ids(process)
         self._lease_s = lease_s
+        self._until = 0
+        """When this process's own lease ends, Unix seconds."""
         self._pending: set[asyncio.Future[None]] = set()
         self._spool: deque[Settlement] = deque()
         self._tasks: list[asyncio.Task[None]] = []
@@ -55,7 +57,7 @@ class Accounting:
 
     async def start(self) -> None:
         """Take a lease, and keep it. Raises StoreError."""
-        await self._renew()
+        await self.renew()
         self._tasks = [asyncio.create_task(work) for work in (self._keep(), self._sweep(), self._retry())]
 
     async def stop(self) -> None:
@@ -119,14 +121,17 @@ class Accounting:
             await self._drain()
 
     async def _drain(self) -> None:
-        """Write what is spooled, oldest first, until one fails."""
-        while self._spool:
+        """Write what is spooled, oldest first, until two fail: one that can never be written must not stop others."""
+        failed = 0
+        while failed < min(2, len(self._spool)):
             settlement = self._spool[0]
             try:
                 await self.store.settle(settlement)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may work
                 logger.warning("settlements still fail", extra={"waiting": len(self._spool), "error": _told(error)})
-                return
+                self._spool.rotate(-1)
+                failed += 1
+                continue
             self._spool.popleft()  # only now: a cancelled attempt leaves it there, and settling twice does no harm
             self.metrics.spooled = len(self._spool)
             self.metrics.settlements.counts[("retried",)] += 1
@@ -135,18 +140,33 @@ class Accounting:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
-                await self._renew()
+                await self.renew()
             except StoreError as error:
                 logger.error("the lease could not be renewed", extra={"error": str(error)})
 
-    async def _renew(self) -> None:
-        await self.store.renew(self.owner, int(self.clock()) + self._lease_s)
+    async def renew(self) -> None:
+        """Take the lease anew. Raises StoreError."""
+        until = int(self.clock()) + self._lease_s
+        await self.store.renew(self.owner, until)
+        self._until = until
+
+    async def sweep(self) -> int:
+        """Settle what died processes held; return how many requests. Raises StoreError.
+
+        Where this process's own lease has ended it stood still, its clock was set, or the store was away: others may
+        live and be as late, so they get until the next sweep to renew theirs.
+        """
+        now = int(self.clock())
+        if now >= self._until:
+            await self.renew()
+            return 0
+        return await self.store.sweep(now)
 
     async def _sweep(self) -> None:
         """Settle what died processes held; begins at once, for this process's predecessor."""
         while True:
             try:
-                lost = await self.store.sweep(int(self.clock()))
+                lost = await self.sweep()
             except StoreError as error:
                 logger.error("reservations of other processes could not be looked at", extra={"error": str(error)})
             else:
