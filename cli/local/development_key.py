@@ -23,8 +23,8 @@ class DevelopmentKeyError(Exception):
     """The key could not be made; the text says why."""
 
 
-def development_key(admin_url: str, token: str, folder: Path, apps: Sequence[Mapping[str, Any]]) -> str:
-    """Return a key that opens the environment: the one kept in `folder` while it is good, else a new one.
+def development_key(admin_url: str, token: str, folder: Path, apps: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return a key that opens the environment, and whose it is: the one kept in `folder` while it is good, or a new one.
 
     It belongs to the first of the declared `apps`, or to one made for it that has every product.
     Raises DevelopmentKeyError.
@@ -32,16 +32,17 @@ def development_key(admin_url: str, token: str, folder: Path, apps: Sequence[Map
     client = _Client(admin_url, token)
     write_private(folder / TOKEN_FILE, token)
     app = next(iter(apps), None) or _make_app(client)
+    owner = f"{app['organization']}/{app['developer']}"
     path = f"organizations/{app['organization']}/apps/{app['name']}/keys"
     kept = folder / _KEY_FILE
     if kept.exists():
         key = kept.read_text().strip()
         good = [found["id"] for found in client.list(path) if not found.get("revoked") and not found.get("expires")]
         if any(f"_{key_id}_" in key for key_id in good):
-            return key
+            return key, owner
     made = client.ask("POST", path, {"displayName": "development"})
     write_private(kept, str(made["key"]))
-    return str(made["key"])
+    return str(made["key"]), owner
 
 
 def _make_app(client: "_Client") -> Mapping[str, Any]:
@@ -56,7 +57,7 @@ def _make_app(client: "_Client") -> Mapping[str, Any]:
     client.put(f"{place}/developers/{_DEVELOPER}", {"team": _TEAM})
     app = {"team": _TEAM, "developer": _DEVELOPER, "products": products}
     client.put(f"{place}/apps/{_APP}", app)
-    return {"organization": _ORGANIZATION, "name": _APP}
+    return {"organization": _ORGANIZATION, "name": _APP, "developer": _DEVELOPER}
 
 
 class _Client:

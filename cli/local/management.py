@@ -51,9 +51,12 @@ class Localized:
 
 
 def localized(
-    objects: Objects, state_dir: Path, ports: PortAllocator, secrets: LocalSecrets, path: str | None
+    objects: Objects, state_dir: Path, ports: PortAllocator, secrets: LocalSecrets, path: str | None, port: int
 ) -> Localized:
-    """Return what stands for API management here; `path` is where executables are looked for."""
+    """Return what stands for API management here.
+
+    `path` is where executables are looked for, `port` that of the gateway, which the portal shows.
+    """
     notes: list[Unrealized] = []
     raws = [copy.deepcopy(dict(item.raw)) for item in objects]
     for backend in objects.of("ApigeeBackendService"):
@@ -78,6 +81,7 @@ def localized(
             notes.append(Unrealized("the store of API management", stands, (workload["metadata"]["name"],)))
         if settings["store"]["kind"] == "sqlite":
             settings["store"]["path"] = str(_moved(settings["store"]["path"], workload, state_dir))
+        settings["portal"] = {**settings.get("portal", {}), "endpoint": f"http://{LOOPBACK}:{port}"}
         config_map["data"]["config.yaml"] = yaml.safe_dump(settings, sort_keys=False)
     return Localized(Objects(raws), tuple(pieces), files, tuple(notes))
 

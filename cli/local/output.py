@@ -19,7 +19,7 @@ def summary(state: Mapping[str, Any], *, detached: bool = False) -> str:
     return f"""
 Serving `{state["environment"]}` at {endpoint}
 Models: {", ".join(models) or "none"}
-{_management(portal)}
+{_management(portal, state.get("developer"))}
   curl {endpoint}/chat/completions -H 'content-type: application/json'{header} \\
     -d {shlex.quote(body)}
 
@@ -34,8 +34,10 @@ Stop with {stop}. Logs: penstock local logs [PIECE]
 """
 
 
-def _management(url: str | None) -> str:
-    return f"Developer portal and admin API: {url}  (penstock keys issue, penstock usage)\n" if url else ""
+def _management(url: str | None, developer: str | None) -> str:
+    if not url:
+        return ""
+    return f"Developer portal: {url} (to sign in: penstock keys issue --developer {developer})\n"
 
 
 def not_realized_lines(state: Mapping[str, Any]) -> str:

@@ -40,7 +40,9 @@ def make_plan(graph: Graph, options: Options, ports: PortAllocator, environ: Map
     """Return the plan for `graph`. Raises `PlanError` with every problem found."""
     declared = Objects.of_graph(graph)
     secrets = LocalSecrets(options.state_dir / SECRETS)
-    local = localized(declared, options.state_dir, ports, secrets, environ.get("PATH"))
+    # The gateway's own port is taken first: it is the one that people remember.
+    port = options.port or ports.take()
+    local = localized(declared, options.state_dir, ports, secrets, environ.get("PATH"), port)
     objects = local.objects
     shop = Workshop(
         objects=objects,
@@ -53,8 +55,6 @@ def make_plan(graph: Graph, options: Options, ports: PortAllocator, environ: Map
         replicas=options.replicas,
         environ=environ,
     )
-    # The gateway's own port is taken first: it is the one that people remember.
-    port = options.port or ports.take()
     admin_port = ports.take()
     pieces, problems = _pieces(shop)
     try:

@@ -24,6 +24,11 @@ GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL when all is stopped."""
 
 
+NO_ACCESS = {"api_key": None, "admin_url": None, "developer": None}
+"""What opens the stack, before API management is ready or where there is none: the development key, the address of
+admin API and portal, and whose key it is (`organization/name`)."""
+
+
 class StartError(Exception):
     """A piece did not become ready; the message tells which, why, and the end of its log."""
 
@@ -137,8 +142,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._failure: str | None = None
         self._phase = "starting"
-        self.access: dict[str, Any] = {"api_key": None, "admin_url": None}
-        """What opens the stack; known once API management is ready."""
+        self.access: dict[str, Any] = dict(NO_ACCESS)
 
     def fail(self, message: str) -> None:
         """Give up: the stack cannot start."""

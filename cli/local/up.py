@@ -26,7 +26,7 @@ from cli.local.ports import PortAllocator, is_free
 from cli.local.process import identity
 from cli.local.secrets import write_private
 from cli.local.state import StateDir, wait_for
-from cli.local.supervisor import GRACE_S, StartError, Supervisor
+from cli.local.supervisor import GRACE_S, NO_ACCESS, StartError, Supervisor
 
 ENVOY_CONCURRENCY = 1
 """Envoy's worker threads. One leaves a small machine's other cores to the services, and spares connections."""
@@ -151,13 +151,13 @@ def _access(plan: Plan, state_dir: StateDir) -> dict[str, Any]:
     """Return what opens the stack: nothing where there is no API management. Raises `StartError`."""
     managed = next((piece for piece in plan.pieces if ADMIN_PORT in piece.ports), None)
     if managed is None:
-        return {"api_key": None, "admin_url": None}
+        return dict(NO_ACCESS)
     url = f"http://{LOOPBACK}:{managed.ports[ADMIN_PORT]}"
     try:
-        key = development_key(url, managed.env[ADMIN_TOKEN], state_dir.path, declared_apps(managed))
+        key, owner = development_key(url, managed.env[ADMIN_TOKEN], state_dir.path, declared_apps(managed))
     except (DevelopmentKeyError, OSError, KeyError, ValueError) as error:
         raise StartError(f"no development key could be made: {error}; see {state_dir.logs}") from error
-    return {"api_key": key, "admin_url": url}
+    return {"api_key": key, "admin_url": url, "developer": owner}
 
 
 def _services_home() -> Path:

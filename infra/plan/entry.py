@@ -62,6 +62,9 @@ def api_management(
     args = place(settings, "project_number", "labels", "namespace", "image") | given(settings["api_management"])
     if args["mode"] != management.BUNDLED:
         del args["image"]
+    elif "hostname" in settings["gateway"]:
+        scheme = "https" if "tls" in settings["gateway"] else "http"
+        args["portal"] = {"endpoint": f"{scheme}://{settings['gateway']['hostname']}", **args.get("portal", {})}
     if screens is not None and screens.args.get("served_by") == screening.HOST:
         args["guardrails"] = screens.args
     if "network" in settings:
