@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from services.apimgmt.domain import Name
 from services.extproc.config import ConfigModel
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -65,6 +66,8 @@ class Issuer(ConfigModel):
     """The claim that names the user for limits and ledger. Default the app's developer."""
     required_scopes: list[str] = Field(default_factory=list)
     """All of them have to be in `scope` or `scp`."""
+    organizations: list[Name] | None = Field(default=None, min_length=1)
+    """Organizations whose apps its tokens may be of: who runs an issuer can name any client. Default all."""
 
 
 class Google(ConfigModel):
@@ -80,6 +83,8 @@ class Google(ConfigModel):
     clock_skew_seconds: int = Field(default=60, ge=0, le=600)
     required_scopes: list[str] = Field(default_factory=list)
     """Of access tokens."""
+    organizations: list[Name] | None = Field(default=None, min_length=1)
+    """As of an issuer."""
     jwks_uri: Url = GOOGLE_KEYS
     token_info_uri: Url = GOOGLE_TOKEN_INFO
 

@@ -78,7 +78,7 @@ class Verifier:
         algorithm, key_id = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in keys.issuer.algorithms:
             raise refuse("algorithm_not_allowed", "The token is signed with an algorithm that is not accepted here.")
-        if not isinstance(key_id, str | None):
+        if not isinstance(key_id, str | None) or "crit" in header:  # no extension is understood (RFC 7515, 4.1.11)
             raise _malformed()
         return keys, key_id, algorithm
 

@@ -68,6 +68,9 @@ class CredentialsPolicy(Policy[CredentialsSettings]):
         self._fetcher = Fetcher()
         issuers = [*settings.issuers, *([settings.google.issuer()] if settings.google else [])]
         self._verifier = Verifier(issuers, self._fetcher, clock, monotonic) if issuers else None
+        self._organizations = {i.issuer: frozenset(i.organizations) for i in settings.issuers if i.organizations}
+        if settings.google is not None and settings.google.organizations:
+            self._organizations[GOOGLE_ISSUER] = frozenset(settings.google.organizations)
         self._tokens = TokenCache(clock, monotonic)
         self._google: google.AccessTokens | None = None
         if settings.google is not None and settings.google.access_tokens:
@@ -136,7 +139,11 @@ class CredentialsPolicy(Policy[CredentialsSettings]):
 
     def _caller(self, token: Verified) -> Caller | Refusal:
         credential = Credential.GOOGLE if token.issuer == GOOGLE_ISSUER else Credential.JWT
-        return self._directory.caller_for_client(token.client, credential, user=token.user, expires=token.expires)
+        found = self._directory.caller_for_client(token.client, credential, user=token.user, expires=token.expires)
+        allowed = self._organizations.get(token.issuer)
+        if allowed is not None and isinstance(found, Caller) and found.organization not in allowed:
+            return errors.unknown_client(token.client)
+        return found
 
     @property
     def _directory(self) -> Directory:
