@@ -24,7 +24,7 @@ class DevelopmentKeyError(Exception):
 
 
 def development_key(admin_url: str, token: str, folder: Path, apps: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return a key that opens the environment, and whose it is: the one kept in `folder` while it is good, or a new one.
+    """Return a key that opens the environment, and whose it is: what `folder` keeps while it is good, or a new one.
 
     It belongs to the first of the declared `apps`, or to one made for it that has every product.
     Raises DevelopmentKeyError.
