@@ -147,6 +147,11 @@ def insufficient_scope(scopes: str) -> Refusal:
     )
 
 
+def missing_model() -> Refusal:
+    """A request whose body names no model, and no header does."""
+    return Refusal(400, "missing_required_parameter", "Missing required parameter: 'model'.", param="model")
+
+
 def unknown_client(client: str) -> Refusal:
     """A valid token whose client is no app."""
     text = f"No app is registered for the token's client {quoted(client)}."

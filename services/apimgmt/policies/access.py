@@ -10,7 +10,7 @@ from services.apimgmt.directory import Directory
 from services.apimgmt.domain import App, Approval, Product
 from services.apimgmt.errors import Refusal
 from services.apimgmt.policies.api import Policy, Stage
-from services.bodyrouter.operations import MODELS_PATH
+from services.bodyrouter.operations import MODELS_PATH, ROUTED
 from services.extproc.api import Answer
 from services.extproc.config import ConfigModel
 
@@ -33,7 +33,9 @@ class AccessPolicy(Policy[AccessSettings]):
             return errors.missing_credentials().reply()
         for product in caller.products:
             models, operations = product.models, product.operations
-            if (operations is None or operation in operations) and (not model or models is None or model in models):
+            if operation in (ROUTED if operations is None else operations) and (
+                not model or models is None or model in models
+            ):
                 call.product = product
                 call.exchange.request_changes.set[identity.PRODUCT] = product.product.name
                 return None
@@ -46,8 +48,11 @@ class AccessPolicy(Policy[AccessSettings]):
         The product may change by it, and with it the chain.
         """
         model = call.body.get("model")
-        if call.model or not isinstance(model, str) or not model:
+        if call.model:
             return None
+        if not isinstance(model, str) or not model:
+            # A server would take the one that it likes.
+            return errors.missing_model().reply() if call.operation in ROUTED else None
         call.model = model
         return self.check(call)
 
@@ -56,7 +61,7 @@ class AccessPolicy(Policy[AccessSettings]):
         caller = call.caller
         assert caller is not None  # noqa: S101 - checked before
         has_model = not call.model or any(p.models is None or call.model in p.models for p in caller.products)
-        has_operation = any(p.operations is None or call.operation in p.operations for p in caller.products)
+        has_operation = any(call.operation in (p.operations or ROUTED) for p in caller.products)
         hint = self._hint(call)
         if not has_model:
             return errors.model_not_allowed(call.model, hint)
@@ -73,7 +78,7 @@ class AccessPolicy(Policy[AccessSettings]):
         for status, text in _HINTS.items():
             for product in _subscribed(app, status, directory.snapshot.products.values()):
                 models, operations = product.models, product.operations
-                if (not operations or call.operation in operations) and (
+                if call.operation in (operations or ROUTED) and (
                     not call.model or EVERY in models or call.model in models
                 ):
                     return text.format(app=caller.app, product=product.name)
@@ -94,5 +99,10 @@ def _subscribed(app: App | None, status: Approval, products: Collection[Product]
 def _lists_models(call: Call) -> bool:
     """Tell whether it is a request for the model list, which no product has to name."""
     path = call.operation
-    listing = path == MODELS_PATH or path.startswith(MODELS_PATH + "/")
+    listing = path == MODELS_PATH or (path.startswith(MODELS_PATH + "/") and not _leads_out(path))
     return listing and call.exchange.request_headers.get(":method") == "GET"
+
+
+def _leads_out(path: str) -> bool:
+    """Tell whether a server could read dots in a path, escaped ones too, as a way to another one."""
+    return ".." in path.lower().replace("%2e", ".")

@@ -49,6 +49,19 @@ async def test_where_none_has_both_it_is_said_what_is_missing(model, path, code,
         assert "x-penstock-product" not in made.exchange.request_changes.set
 
 
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/v1/load_lora_adapter", "/v1/%63hat/completions", CHAT + "/", "//" + CHAT]
+)
+async def test_every_operation_means_every_operation_that_is_accounted(path):
+    async with world() as w:
+        app = next(e for e in entities() if isinstance(e, App))
+        w.store.put(App.model_validate({**app.model_dump(by_alias=True), "products": [{"product": "all"}]}))
+        await w.directory.refresh()
+        made, reply = await judged(w, path=path)
+        assert error(reply)["code"] == "operation_not_allowed"
+        assert made.product is None
+
+
 async def test_an_app_without_products_is_told_to_subscribe():
     async with world() as w:
         app = next(e for e in entities() if isinstance(e, App))
@@ -83,12 +96,12 @@ async def test_a_model_that_only_the_body_names_is_judged_when_the_body_is_there
 
 
 @pytest.mark.parametrize("body", [{}, {"model": None}, {"model": 7}, {"model": ""}])
-async def test_a_body_that_names_no_model_changes_nothing(body):
+async def test_a_body_that_names_no_model_is_refused_since_the_server_would_choose_one(body):
     async with world() as w:
         made, _ = await judged(w, model="")
         made.body = body
-        assert w.access().recheck(made) is None
-        assert (made.model, made.product.product.name) == ("", "basic")
+        found = error(w.access().recheck(made))
+        assert (found["status"], found["code"], found["param"]) == (400, "missing_required_parameter", "model")
 
 
 async def test_a_header_goes_before_the_body():
@@ -106,6 +119,9 @@ async def test_a_header_goes_before_the_body():
         ("/v1/models/gemma", "GET", True),
         ("/v1/models", "POST", False),
         ("/v1/modelsx", "GET", False),
+        ("/v1/models/meta/llama-3.1:v1%2F8b", "GET", True),
+        ("/v1/models/../load_lora_adapter", "GET", False),
+        ("/v1/models/x/%2E%2e/%2e./metrics", "GET", False),
     ],
 )
 async def test_the_model_list_needs_no_product(path, method, good):
