@@ -155,13 +155,13 @@ class Call:
         self.id = call_id
         """Unique for ever, and sortable by time: the id in the ledger. Not the client's `x-request-id`."""
         self.now = now
-        """`time.time()` when it began."""
+        """`time.time()` when it began, or when its body had come if that was in another second."""
         self.started = started
         """`time.perf_counter()` then."""
         target = exchange.request_headers.get(":path")
-        self.operation = target.partition("?")[0]
+        self.operation = _text(target.partition("?")[0])
         """Path without query, e.g. `/v1/chat/completions`."""
-        self.model = exchange.request_headers.get("x-gateway-model-name")
+        self.model = _text(exchange.request_headers.get("x-gateway-model-name"))
         """Model or adapter that the route was chosen by; clients cannot set this header."""
         self.base_model = exchange.request_headers.get("x-gateway-base-model-name")
         """Model that an adapter extends; empty where the model is none. Clients cannot set this header."""
@@ -230,3 +230,8 @@ class Call:
 
 MAX_KEPT = 1024 * 1024
 """Longest answer that is kept for policies, bytes; of a longer one `response` stays empty."""
+
+
+def _text(value: str) -> str:
+    """Return what can be written to counters and ledger: bytes that are no UTF-8 become question marks."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
