@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from services.apimgmt.ledger.record import Ids
@@ -85,11 +85,11 @@ class Accounting:
 
     def reserve(self, reservation: Reservation) -> "asyncio.Future[Grant]":
         """Begin to reserve. The future outlives whoever waits for it: a grant must not be overlooked."""
-        return asyncio.ensure_future(self.store.reserve(reservation))
+        return _future(self.store.reserve(reservation))
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
         """Begin to settle; failures are retried here. The future is done when the store has it, or when it failed."""
-        future = asyncio.ensure_future(self.store.settle(settlement))
+        future = _future(self.store.settle(settlement))
         self._pending.add(future)
         future.add_done_callback(lambda done: self._settled(done, settlement))
         return future
@@ -195,6 +195,30 @@ async def until(future: "asyncio.Future[T]", limit_s: float) -> bool:
         timer.cancel()
         future.remove_done_callback(wake)
     return future.done()
+
+
+def held(settled: "asyncio.Future[None]", value: T, limit_s: float, metrics: Metrics) -> "asyncio.Future[T]":
+    """Return a future of `value`, done when the settlement is, or has taken too long. It owns nothing of that."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def let_go(_: object = None) -> None:
+        timer.cancel()
+        if not future.done():
+            future.set_result(value)
+
+    def late() -> None:
+        metrics.settlements.counts[("late",)] += 1
+        let_go()
+
+    timer = loop.call_later(limit_s, late)
+    settled.add_done_callback(let_go)
+    return future
+
+
+def _future(awaitable: Awaitable[T]) -> "asyncio.Future[T]":
+    """Return what stores that queue requests return anyway, else a task."""
+    return awaitable if isinstance(awaitable, asyncio.Future) else asyncio.ensure_future(awaitable)
 
 
 def _told(error: BaseException | None) -> str:

@@ -14,7 +14,7 @@ import orjson
 
 from services.apimgmt import ending, errors, identity, reserving
 from services.apimgmt.account import Account
-from services.apimgmt.accounting import HOLD_S, Accounting
+from services.apimgmt.accounting import HOLD_S, Accounting, held
 from services.apimgmt.call import MAX_KEPT, Call
 from services.apimgmt.chain import Chains, Compiled
 from services.apimgmt.ending import End
@@ -74,6 +74,7 @@ class ApiManagementStream(FilterStream):
         "_left",
         "_reader",
         "_reply",
+        "_status",
     )
 
     def __init__(self, owner: ApiManagement, exchange: Exchange) -> None:
@@ -87,6 +88,8 @@ class ApiManagementStream(FilterStream):
         self._reader: UsageReader | None = None
         self._reply: Reply | None = None
         """Ours, if it ended the request."""
+        self._status = 0
+        """Of the upstream's answer; 0 if there is none yet."""
         self._forwarded = False
         """The request went on."""
         self._left = -1
@@ -131,7 +134,7 @@ class ApiManagementStream(FilterStream):
             return refusal
         if call.product is None:  # the list of models: open to every caller that is known
             return None
-        chain = self._chain = self._chain_of(call)
+        chain = self._chain = owner.chains.of(call)
         if chain is None:
             return self._admit_new(call.product.product.name)
         return self._run(chain.headers) if chain.headers else None
@@ -142,10 +145,6 @@ class ApiManagementStream(FilterStream):
         if chain is None:
             return errors.broken_product(name).reply()
         return await _resolved(self._run(chain.headers))
-
-    def _chain_of(self, call: Call) -> Compiled | None:
-        product = call.product
-        return None if product is None else self._filter.chains.products.get(product.product.name)
 
     async def _admit_later(self, waiting: Awaitable[Reply | None]) -> Reply | None:
         return await _resolved(self._admit(await waiting))
@@ -162,7 +161,7 @@ class ApiManagementStream(FilterStream):
         call.body = body
         if not call.model:  # no body router in front
             answer = self._filter.chains.recheck(call)
-            chain = self._chain_of(call)
+            chain = self._filter.chains.of(call)
             if answer is not None or chain is None:
                 return answer or errors.broken_product("").reply()
             self._chain = chain
@@ -219,9 +218,10 @@ class ApiManagementStream(FilterStream):
     def on_response_headers(self) -> Answer:
         """Begin to read what was used; tell the client about its limits."""
         call, account, owner = self._call, self._account, self._filter
+        headers = self._exchange.response_headers
+        self._status = _number(headers.get(":status"), 0)
         if account is None:
             return None
-        headers = self._exchange.response_headers
         if account.granted:
             self._reader = UsageReader(call, self._status, headers.get("content-type"), owner.estimator)
             self._left = _number(headers.get("content-length"), -1)
@@ -247,25 +247,7 @@ class ApiManagementStream(FilterStream):
         if account.closed or not (last or self._left == 0 or chunk.endswith(STREAM_END)):
             return out
         future = self._close(account, ending.of_answer(self._status, reader))
-        return out if future is None or future.done() else self._hold(future, out)
-
-    def _hold(self, future: "asyncio.Future[None]", out: bytes) -> "asyncio.Future[bytes]":
-        """Return what is `out` when the settlement is done, or has taken too long. It owns nothing of it."""
-        loop = asyncio.get_running_loop()
-        held: asyncio.Future[bytes] = loop.create_future()
-
-        def late() -> None:
-            self._filter.metrics.settlements.counts[("late",)] += 1
-            let_go()
-
-        def let_go(_: object = None) -> None:
-            timer.cancel()
-            if not held.done():
-                held.set_result(out)
-
-        timer = loop.call_later(HOLD_S, late)
-        future.add_done_callback(let_go)
-        return held
+        return out if future is None or future.done() else held(future, out, HOLD_S, self._filter.metrics)
 
     def _keep(self, out: bytes) -> None:
         assert self._kept is not None  # noqa: S101 - asked before
@@ -303,11 +285,6 @@ class ApiManagementStream(FilterStream):
 
     def _close(self, account: Account, end: End) -> "asyncio.Future[None] | None":
         return account.close(end, self._reader.first_token_at if self._reader is not None else None)
-
-    @property
-    def _status(self) -> int:
-        """Of the upstream's answer; 0 if there is none yet."""
-        return _number(self._exchange.response_headers.get(":status"), 0)
 
 
 async def _resolved(answer: Answer) -> Reply | None:

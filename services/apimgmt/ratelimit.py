@@ -51,19 +51,19 @@ def _whole_seconds(seconds: int) -> str:
 def headers(call: Call, grant: Grant) -> None:
     """Set `x-ratelimit-*` of the tightest limit of requests and the tightest of tokens: the one with the least left."""
     tightest: dict[LimitKind, tuple[int, int, int]] = {}
-    for bound, charge, total in zip(call.limits, call.charges, grant.totals, strict=True):
+    for bound, charge, total in zip(call.limits, call.charges, grant.totals):  # noqa: B905 - of equal length
         kind = bound.counts
         if kind not in _HEADERS or not charge.enforced:
             continue
         ceiling = charge.ceiling
-        found = (ceiling - total if ceiling > total else 0, -charge.expires, ceiling)
+        left = ceiling - total if ceiling > total else 0
         best = tightest.get(kind)
-        if best is None or found < best:
-            tightest[kind] = found
+        if best is None or left < best[0] or (left == best[0] and charge.expires > best[1]):
+            tightest[kind] = left, charge.expires, ceiling
     headers, now = call.headers, call.now
     for kind, (left, expires, ceiling) in tightest.items():
         limit, remaining, reset = _HEADERS[kind]
-        headers[limit], headers[remaining], headers[reset] = str(ceiling), str(left), duration(-expires - now)
+        headers[limit], headers[remaining], headers[reset] = str(ceiling), str(left), duration(expires - now)
 
 
 def findings(call: Call, grant: Grant) -> list[Finding]:

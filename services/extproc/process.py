@@ -11,6 +11,7 @@ import grpc.aio
 from services.extproc.admin import start_admin
 from services.extproc.chain import Chain
 from services.extproc.health import Health
+from services.extproc.memory import keep_heap
 from services.extproc.reload import Reloader
 from services.extproc.server import Callout, server_options
 from services.extproc.service import Service
@@ -83,6 +84,7 @@ class Process:
         ports["metrics_port"] = admin.sockets[0].getsockname()[1]
         how = {"tls": flags.tls_mode, "config_version": self._reloader.version}
         logger.info("serving", extra={"address": flags.address, **ports, "pid": os.getpid(), **how})
+        keep_heap()
         try:
             await self._stopping.wait()
             await self._drain(callout, server)

@@ -64,7 +64,7 @@ def make(
         **(part or part_of(call)).fields,
         "replica": _replica(call),
         "status": status,
-        "outcome": outcome.value,
+        "outcome": str(outcome),
         "promptTokens": tokens.prompt,
         "cachedTokens": tokens.cached,
         "completionTokens": tokens.completion,
@@ -160,9 +160,7 @@ def elapsed_ms(started: float) -> int:
 
 
 def _verdicts(call: Call) -> list[dict[str, Any]]:
-    return [
-        {"policy": f.policy, "verdict": f.verdict.value, "code": f.code, "shadow": f.shadow} for f in call.findings
-    ]
+    return [{"policy": f.policy, "verdict": f.verdict.value, "code": f.code, "shadow": f.shadow} for f in call.findings]
 
 
 def _replica(call: Call) -> str:

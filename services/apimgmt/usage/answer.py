@@ -62,11 +62,11 @@ class AnswerReader:
 
     def _values(self) -> dict[str, Any]:
         if self._parsed is None:
-            self._parsed = {} if self._truncated else _object(bytes(self._kept))
+            self._parsed = {} if self._truncated else _object(self._kept)
         return self._parsed
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytearray) -> dict[str, Any]:
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -9,7 +9,10 @@ MAX_TOKENS = 2**40
 
 @dataclass(slots=True, unsafe_hash=True)
 class Tokens:
-    """Tokens used; not to be changed (frozen ones take four times as long to make). `cached` is a part of `prompt`, `reasoning` a part of `completion`."""
+    """Tokens used. `cached` is a part of `prompt`, `reasoning` a part of `completion`.
+
+    Not to be changed; not frozen, since that would make it four times as slow to make.
+    """
 
     prompt: int = 0
     cached: int = 0
