@@ -155,7 +155,8 @@ class App:
         gone = asyncio.Event()
         exchange.on_lost(gone.set)
         try:
-            await asyncio.wait_for(gone.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await gone.wait()
         except TimeoutError:
             exchange.settle()
             return

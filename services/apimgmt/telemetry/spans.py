@@ -101,7 +101,8 @@ class Spans:
         # A daemon thread: a collector that does not answer must not keep the process from ending.
         threading.Thread(target=shut_down, name="spans-stop", daemon=True).start()
         try:
-            await asyncio.wait_for(done.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await done.wait()
         except TimeoutError:
             self._exporter.shutdown()  # type: ignore[no-untyped-call]  # ends the thread's waiting for another try
 
