@@ -118,7 +118,14 @@ def _usage(id_: str, team: str, key: int) -> dict[str, object]:
     more = {"key": f"k{key:015d}", "product": "gold", "agent": "", "credential": "key", "adapter": ""}
     served = {"operation": "/v1/chat/completions", "model": "gemma-3-12b", "replica": "10.0.0.1:8000"}
     tokens = {"promptTokens": 220, "cachedTokens": 0, "completionTokens": 60, "reasoningTokens": 0}
-    end = {"status": 200, "outcome": "ok", "estimated": False, "costMicros": 840, "stream": False, "verdicts": list[str]()}
+    end = {
+        "status": 200,
+        "outcome": "ok",
+        "estimated": False,
+        "costMicros": 840,
+        "stream": False,
+        "verdicts": list[str](),
+    }
     times = {"time": int(NOW * 1000), "latencyMs": 812, "ttftMs": None, "overheadMs": 0.4}
     return {"id": id_, **names, **more, **served, **tokens, **end, **times}
 

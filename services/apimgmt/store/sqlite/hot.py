@@ -4,11 +4,12 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement, StoreError
-from services.apimgmt.store.sqlite.requests import Requests
+from services.apimgmt.store.sqlite.requests import SLOT_BITS, Requests
 from services.apimgmt.store.sqlite.schema import BUSY_S
 from services.apimgmt.store.sqlite.worker import unusable
 
@@ -31,8 +32,11 @@ Pending = tuple[Call, "asyncio.Future[Any]"]
 class Hot:
     """Collects calls, and runs them on the event loop's own connection."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        """From now on `connection` does not wait for locks by itself: the event loop would stand still."""
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, slow_commit: bool = False) -> None:
+        """From now on `connection` does not wait for locks by itself: the event loop would stand still.
+
+        `slow_commit`: transactions end in a thread, since the disk is waited for. What comes meanwhile is the next one.
+        """
         connection.execute("PRAGMA busy_timeout = 0")
         self._path = path
         self._connection = connection
@@ -42,6 +46,9 @@ class Hot:
         self._pending: list[Pending] = []
         self._busy_since: float | None = None
         self._closed = False
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="store-commit") if slow_commit else None
+        self._commit: asyncio.Future[Any] | None = None
+        """The commit that is going on in the thread: until it is done nobody else uses the connection."""
 
     def reserve(self, reservation: Reservation) -> "asyncio.Future[Grant]":
         """See `Store.reserve`. One that is cancelled before its turn holds nothing."""
@@ -54,7 +61,12 @@ class Hot:
     async def close(self) -> None:
         """Do what is pending, and let go."""
         self._closed = True
-        await asyncio.gather(*(future for _, future in self._pending), return_exceptions=True)
+        while self._pending or self._commit is not None:
+            if self._commit is not None:
+                await asyncio.wait([self._commit])
+            await asyncio.gather(*(future for _, future in self._pending), return_exceptions=True)
+        if self._committer is not None:
+            self._committer.shutdown()
         self._connection.close()
 
     def _add(self, call: Call, problem: str) -> "asyncio.Future[Any]":
@@ -62,13 +74,15 @@ class Hot:
         if problem or self._closed:
             future.set_exception(StoreError(problem or f"store {self._path}: it is closed"))
             return future
-        if not self._pending:
+        if not self._pending and self._commit is None:
             self._loop.call_soon(self._flush)
         self._pending.append((call, future))
         return future
 
     def _flush(self) -> None:
         """Run one batch, and come again if there is more."""
+        if self._commit is not None or not self._pending:
+            return
         batch = self._pending[:MAX_BATCH]
         try:
             self._execute("BEGIN IMMEDIATE")
@@ -92,10 +106,16 @@ class Hot:
         batch, self._pending, self._busy_since = self._pending, [], None
         _answer(batch, [unusable(self._path, error)] * len(batch))
 
-    def _run(self, batch: Sequence[Pending]) -> None:
-        """Do a batch in the transaction that was begun."""
+    def _run(self, batch: Sequence[Pending], *, alone: bool = False) -> None:
+        """Do a batch in the transaction that was begun. `alone`: one call, which is to be done when this returns."""
         try:
+            self._requests.begin()
             results: list[Any] = [self._one(call, future) for call, future in batch]
+            self._requests.write()
+            if self._committer is not None and not alone:
+                self._commit = self._loop.run_in_executor(self._committer, self._execute, "COMMIT")
+                self._commit.add_done_callback(lambda done: self._committed(batch, results, done))
+                return
             self._execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever it is, all of the batch must hear of it
             self._undo()
@@ -104,6 +124,14 @@ class Hot:
                 return
             results = [_failure(self._path, error)] * len(batch)
         _answer(batch, results)
+
+    def _committed(self, batch: Sequence[Pending], results: list[Any], commit: "asyncio.Future[Any]") -> None:
+        self._commit = None
+        if error := commit.exception():
+            self._undo()
+            results = [_failure(self._path, error)] * len(batch)
+        _answer(batch, results)
+        self._flush()
 
     def _one_by_one(self, batch: Sequence[Pending]) -> None:
         """A call that cannot be done (not the database's fault) must not fail its neighbours."""
@@ -114,7 +142,7 @@ class Hot:
             except sqlite3.Error as error:
                 _answer([pending], [unusable(self._path, error)])
             else:
-                self._run([pending])
+                self._run([pending], alone=True)
         self._execute("PRAGMA busy_timeout = 0")
 
     def _one(self, call: Call, future: "asyncio.Future[Any]") -> Grant | StoreError | None:
@@ -142,10 +170,12 @@ def _problem(charges: Sequence[Charge], amounts: Sequence[int], name: str) -> st
     for charge, amount in zip(charges, amounts, strict=True):
         if charge.amount >> MAX_AMOUNT_BITS or amount >> MAX_AMOUNT_BITS:
             return f"counter {charge.counter}: expected amounts from 0 to 2**{MAX_AMOUNT_BITS} - 1"
+        if charge.slot >> SLOT_BITS:
+            return f"counter {charge.counter}: slot {charge.slot}: expected one from 0 to 2**{SLOT_BITS} - 1"
     return ""
 
 
-def _failure(path: Path, error: Exception) -> StoreError:
+def _failure(path: Path, error: BaseException) -> StoreError:
     if isinstance(error, sqlite3.Error):
         return unusable(path, error)
     return StoreError(

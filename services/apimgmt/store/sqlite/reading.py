@@ -14,7 +14,7 @@ from services.apimgmt.store.api import (
     UsageQuery,
     UsageRow,
 )
-from services.apimgmt.store.sqlite.requests import HOUR_S, Requests, select, windows
+from services.apimgmt.store.sqlite.requests import HOUR_S, NAMED, SLOT_BITS, TOTAL, Requests, bounds
 
 BATCH = 500
 """Rows that one transaction of background work changes: requests wait for the lock meanwhile."""
@@ -45,7 +45,10 @@ def lose(connection: sqlite3.Connection, ids: Sequence[str], now: int) -> int:
     """Settle those that are still without a lease, as they were left. Return how many."""
     still = set(orphans(connection, now)) if ids else set()
     requests = Requests(connection)
-    return sum(requests.lose(request, now) for request in ids if request in still)
+    requests.begin()
+    lost = sum(requests.lose(request, now) for request in ids if request in still)
+    requests.write()
+    return lost
 
 
 def expire(connection: sqlite3.Connection, now: int) -> int:
@@ -54,9 +57,26 @@ def expire(connection: sqlite3.Connection, now: int) -> int:
         "DELETE FROM leases WHERE until < ? AND owner NOT IN (SELECT owner FROM reservations)",
         (now,),
     )
-    query = """DELETE FROM counters WHERE (counter, slot) IN
-        (SELECT counter, slot FROM counters WHERE expires > 0 AND expires <= ? LIMIT ?)"""
+    query = """DELETE FROM counters WHERE place IN
+        (SELECT place FROM counters WHERE expires > 0 AND expires <= ? LIMIT ?)"""
     return connection.execute(query, (now, BATCH)).rowcount
+
+
+def forget(connection: sqlite3.Connection, after: int) -> int | None:
+    """Take their numbers from a batch of counters that have no slot. Return where to go on; None at the end.
+
+    Whoever remembers such a number must not add to it any more: `forgotten` tells, in the same transaction. Numbers are
+    never given again. (A reservation that still names one is of a slot that expired.)
+    """
+    query = "SELECT number FROM names WHERE number > ? ORDER BY number LIMIT ?"
+    numbers = [row[0] for row in connection.execute(query, (after, BATCH))]
+    if not numbers:
+        return None
+    query = f"""DELETE FROM names WHERE number > ? AND number <= ? AND NOT EXISTS (SELECT 1 FROM counters
+        WHERE place BETWEEN number << {SLOT_BITS} AND ((number + 1) << {SLOT_BITS}) - 1)"""  # noqa: S608 - constants
+    if connection.execute(query, (after, numbers[-1])).rowcount:
+        connection.execute("UPDATE state SET value = value + 1 WHERE name = 'forgotten'")
+    return int(numbers[-1])
 
 
 def expire_paces(connection: sqlite3.Connection, now: int, after: str) -> str:
@@ -74,10 +94,16 @@ def expire_paces(connection: sqlite3.Connection, now: int, after: str) -> str:
 
 def totals(connection: sqlite3.Connection, charges: Sequence[Charge]) -> Sequence[int]:
     """Return used and held per charge."""
-    if not charges:
-        return []
-    row = connection.execute(select(len(charges), 0), windows(charges)).fetchone()
-    return [total or 0 for total in row]
+    connection.execute("BEGIN")
+    try:
+        return [_total(connection, charge) for charge in charges]
+    finally:
+        connection.execute("COMMIT")
+
+
+def _total(connection: sqlite3.Connection, charge: Charge) -> int:
+    row = connection.execute(NAMED, (charge.counter,)).fetchone()
+    return connection.execute(TOTAL, bounds(row[0], charge)).fetchone()[0] or 0 if row else 0
 
 
 def ledger(

@@ -49,14 +49,16 @@ STEPS: Sequence[Step] = (
         "CREATE INDEX keys_by_organization ON keys (organization, id)",
         "CREATE INDEX keys_by_app ON keys (organization, app, id)",
         "CREATE INDEX keys_by_developer ON keys (organization, developer, id)",
-        # requests: `used` is what was used and what is held
-        """CREATE TABLE counters (
-            counter TEXT NOT NULL, slot INTEGER NOT NULL, used INTEGER NOT NULL, expires INTEGER NOT NULL,
-            PRIMARY KEY (counter, slot)) WITHOUT ROWID""",
+        # requests: counters go by numbers, given when they are first seen, so that those of one request are neighbours
+        # and dirty few pages; `used` is what was used and what is held. `forgotten` counts when numbers were taken away
+        "INSERT INTO state VALUES ('forgotten', 0)",
+        "CREATE TABLE names (number INTEGER PRIMARY KEY AUTOINCREMENT, counter TEXT NOT NULL UNIQUE)",
+        # place: number * 2**32 + slot (`requests.place`)
+        "CREATE TABLE counters (place INTEGER PRIMARY KEY, used INTEGER NOT NULL, expires INTEGER NOT NULL)",
         "CREATE INDEX counters_by_expiry ON counters (expires) WHERE expires > 0",
         "CREATE TABLE paces (counter TEXT PRIMARY KEY, arrival_us REAL NOT NULL) WITHOUT ROWID",
         """CREATE TABLE reservations (
-            id TEXT PRIMARY KEY, owner TEXT NOT NULL, release TEXT NOT NULL, record BLOB NOT NULL) WITHOUT ROWID""",
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, held TEXT NOT NULL, record BLOB NOT NULL) WITHOUT ROWID""",
         "CREATE TABLE leases (owner TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID",
         # ledger: a pruned record is NULL if it is the last, so that a sequence is never used twice
         """CREATE TABLE ledger (
@@ -126,7 +128,7 @@ def connect(path: Path, synchronous: Literal["normal", "full"], *, wait_s: float
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
     connection.execute("PRAGMA cache_size = -16384")  # KiB
-    connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute("PRAGMA secure_delete = OFF")  # what is deleted is not overwritten: it stays in free pages
     return connection
 
 

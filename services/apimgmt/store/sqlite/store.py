@@ -1,6 +1,7 @@
 """`Store` on SQLite: which connection does what."""
 
 import asyncio
+import functools
 import itertools
 import logging
 import sqlite3
@@ -36,6 +37,9 @@ MAX_LOG_PAGES = 4096
 CHECKPOINT_WAIT_S = 0.02
 """How long that may take at most if somebody is reading: writers wait meanwhile, seconds. It is tried again."""
 
+FORGET_S = 3600
+"""How often `sweep` takes their numbers from counters without slots, seconds: all have to look them up again then."""
+
 logger = logging.getLogger("penstock.store")
 
 
@@ -54,10 +58,13 @@ class SqliteStore(Store):
         self._synchronous = settings.synchronous
         self._rest = ""
         """The pace up to which `sweep` has come."""
+        self._forgot = 0
+        """When `sweep` looked for counters without slots."""
 
     async def open(self) -> None:
         """Make or migrate the file, and open the connections."""
-        self._hot = Hot(self._path, await asyncio.to_thread(self._prepare))
+        connection = await asyncio.to_thread(self._prepare)
+        self._hot = Hot(self._path, connection, slow_commit=self._synchronous == "full")
         self._writer = Worker(self._path, self._synchronous, "writer")
         self._reader = Worker(self._path, self._synchronous, "reader")
         self._finder = Worker(self._path, self._synchronous, "keys")
@@ -139,7 +146,15 @@ class SqliteStore(Store):
         while await self._writer.write(lambda c: reading.expire(c, now)) == reading.BATCH:
             pass
         self._rest = await self._writer.write(lambda c: reading.expire_paces(c, now, self._rest))
+        if now - self._forgot >= FORGET_S:
+            self._forgot = now
+            await self._forget()
         return lost
+
+    async def _forget(self) -> None:
+        after: int | None = 0
+        while after is not None:
+            after = await self._writer.write(functools.partial(reading.forget, after=after))
 
     async def _lose(self, batch: Sequence[str], now: int) -> int:
         return await self._writer.write(lambda c: reading.lose(c, batch, now))

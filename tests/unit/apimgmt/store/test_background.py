@@ -44,7 +44,9 @@ def test_hot_statements_search_by_keys(tmp_path: Path) -> None:
     with contextlib.closing(schema.connect(path, "normal")) as connection:
         schema.migrate(connection, path)
         for query, count in [
-            (requests.select(5, 2), 17),
+            (requests.TOTAL, 2),
+            (requests.NAMED, 1),
+            (requests._ARRIVAL, 1),
             (requests._NUMBER, 9),
             ("DELETE FROM reservations WHERE id = ?", 1),
             ("SELECT DISTINCT key FROM changes WHERE revision > ?", 1),
@@ -106,7 +108,7 @@ async def test_pruning_goes_by_batches(store: SqliteStore, monkeypatch: pytest.M
 async def test_sums_stay_right_when_the_numbers_of_dimensions_are_forgotten(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "MAX_DIMENSIONS", 3)
+    monkeypatch.setattr(requests, "MAX_NUMBERS", 3)
     for n in range(20):
         await store.settle(settlement(f"s{n}", now=NOW, user=f"u{n % 7}", promptTokens=1))
     found = await store.usage(UsageQuery(None, NOW, NOW + 3600, "all", ("user",)))

@@ -11,7 +11,7 @@ import pytest
 
 from services.apimgmt.store.api import Grant, StoreError
 from services.apimgmt.store.sqlite import SqliteStore, hot
-from tests.contract.apimgmt.store.support import charge, ledger, pace, reservation, settlement
+from tests.contract.apimgmt.store.support import NOW, charge, ledger, pace, reservation, settlement
 from tests.unit.apimgmt.store.conftest import store_at
 
 
@@ -53,10 +53,25 @@ async def test_a_request_takes_few_statements(store: SqliteStore) -> None:
     seen = statements(store)
     held = reservation(*charges)
     await store.reserve(held)
-    assert len(seen) == 5, seen
+    assert [text.split(" ")[0] for text in seen] == ["BEGIN", "PRAGMA", *["INSERT"] * 6, "COMMIT"], seen
     seen.clear()
     await store.settle(settlement(held, [1, 0, 0, 0, 0]))
-    assert len(seen) == 6, seen
+    assert [text.split(" ")[0] for text in seen] == [
+        "BEGIN", "PRAGMA", "INSERT", "DELETE", *["INSERT"] * 5, "COMMIT",
+    ], seen  # fmt: skip
+
+
+async def test_requests_of_one_transaction_write_what_they_share_once(store: SqliteStore) -> None:
+    held = [reservation(charge("all", 3, 10**6), charge(f"own{n}")) for n in range(10)]
+    await store.renew("p1", NOW + 60)
+    await store.reserve(reservation(charge("all", 1, 10**6)))
+    seen = statements(store)
+    grants = await asyncio.gather(*(store.reserve(one) for one in held))
+    assert [g.totals[0] for g in grants] == [4 + 3 * n for n in range(10)]
+    assert len([text for text in seen if text.startswith("INSERT INTO counters")]) == 11
+    seen.clear()
+    await asyncio.gather(*(store.settle(settlement(one, [1, 1])) for one in held))
+    assert len([text for text in seen if text.startswith(("INSERT INTO counters", "INSERT INTO rollups"))]) == 2
 
 
 async def test_while_another_process_writes_the_loop_goes_on(store: SqliteStore, path: Path) -> None:
@@ -119,7 +134,7 @@ async def test_a_call_that_cannot_be_written_fails_alone(store: SqliteStore) -> 
 
 async def test_an_id_that_is_taken_fails_alone(store: SqliteStore) -> None:
     results = await asyncio.gather(
-        *(store.reserve(reservation(charge(), id_="same")) for _ in range(2)),
+        *(store.reserve(reservation(charge(amount=n), id_="same")) for n in (1, 2)),
         store.reserve(reservation(charge())),
         return_exceptions=True,
     )
@@ -127,10 +142,29 @@ async def test_an_id_that_is_taken_fails_alone(store: SqliteStore) -> None:
     assert list(await store.totals([charge()])) == [2]
 
 
-async def test_a_counter_with_a_line_break_is_refused(store: SqliteStore) -> None:
-    with pytest.raises(StoreError, match="line break"):
-        await store.reserve(reservation(charge("a\nb"), charge("c")))
-    assert list(await store.totals([charge("c")])) == [0]
+@pytest.mark.parametrize("slot", [-1, 2**32])
+async def test_slots_are_checked_before_anything_else(store: SqliteStore, slot: int) -> None:
+    with pytest.raises(StoreError, match="expected one from 0 to 2"):
+        await store.reserve(reservation(charge(slot=slot)))
+
+
+async def test_what_another_connection_wrote_is_read_again(store: SqliteStore, path: Path) -> None:
+    """Sums and numbers of counters are remembered, as long as nobody else writes."""
+    short = charge(expires=NOW + 60)
+    await store.reserve(reservation(short, charge("kept", expires=NOW + 7200)))
+    seen = statements(store)
+    assert list((await store.reserve(reservation(short))).totals) == [2]
+    assert not [text for text in seen if text.startswith("SELECT sum")]
+    await store.sweep(NOW + 3600)  # the slot expires, and its counter has no number any more
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM names").fetchone() == (1,)
+    grant = await store.reserve(reservation(charge(amount=2, expires=NOW + 7200), charge("kept")))
+    assert list(grant.totals) == [2, 2]
+    other_store = store_at(path)
+    await other_store.open()
+    assert list((await other_store.reserve(reservation(charge(), charge("kept")))).totals) == [3, 3]
+    await other_store.close()
+    assert list((await store.reserve(reservation(charge(), charge("kept")))).totals) == [4, 4]
 
 
 @pytest.mark.parametrize(("amount", "lost"), [(2**53, 0), (-1, 0), (1, 2**53), (1, -1)])
