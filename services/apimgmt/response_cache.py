@@ -23,6 +23,8 @@ ENTRY_BYTES = 512
 
 IGNORED = frozenset(("user", "safety_identifier", "metadata", "prompt_cache_key", "request_id", "priority"))
 """Fields that say who asks and how urgently, not what. An answer's `id` may be another request's in any case."""
+_REPEATED = {"/v1/responses": IGNORED - {"priority"}}
+"""Operations whose answers repeat some of these: part of the name, so that nobody reads another's."""
 _SHAPE = frozenset(("stream", "stream_options"))
 """How the answer is sent: part of the name as `shape`, since the body's may be ours (usage is always asked for)."""
 
@@ -86,7 +88,8 @@ class ResponseCache:
 
 def name_of(scope: Sequence[str], operation: str, shape: Sequence[object], body: Mapping[str, Any]) -> bytes | None:
     """Return the name of a request's answer: equal for requests that mean the same. None if it has none (too deep)."""
-    asked = {key: value for key, value in body.items() if key not in IGNORED and key not in _SHAPE}
+    ignored = _SHAPE | (IGNORED - _REPEATED.get(operation, frozenset()))
+    asked = {key: value for key, value in body.items() if key not in ignored}
     try:
         text = orjson.dumps([scope, operation, shape, asked], option=orjson.OPT_SORT_KEYS)
     except (TypeError, ValueError):  # deeper than the encoder goes, numbers beyond 64 bits

@@ -294,3 +294,19 @@ def test_names_differ_where_the_meaning_does() -> None:
     for _ in range(500):
         deep = {"a": deep}
     assert name_of(["s"], CHAT, (), deep) is None
+
+
+@pytest.mark.parametrize("field", ["metadata", "user", "safety_identifier", "prompt_cache_key"])
+def test_what_an_answer_repeats_of_its_request_is_not_answered_to_another(field: str) -> None:
+    """Answers of the Responses API have the request's metadata and user in them."""
+    world = World()
+    policy = world.policy(scope="organization")
+
+    def asked(value: str) -> dict[str, Any]:
+        value_ = {"ticket": value} if field == "metadata" else value
+        return {"model": "m", "input": "hi", "temperature": 0, field: value_}
+
+    made = [world.call(asked(value), operation="/v1/responses") for value in ("alice", "bob")]
+    assert not world.hits(policy, *made)
+    chats = [world.call({**ASKED, field: "x"}), world.call(ASKED)]
+    assert world.hits(policy, *chats)
