@@ -45,12 +45,14 @@ class Mirror:
         """How often documents were seen to change, and up to which of them they were read."""
         self._fresh = float("-inf")
         """When everything known was last sure to be what is stored (monotonic)."""
+        self._looked = float("-inf")
+        """When the feed was asked last, if it answered (monotonic): keys are what they were then, at least."""
         self._reading = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Read all documents, then follow changes. Raises StoreError."""
-        asked = self._monotonic()
+        asked = self._looked = self._monotonic()
         self._changes += 1
         await self._read_documents()
         self._revision, self._fresh = self.binder.snapshot.revision, asked
@@ -83,6 +85,7 @@ class Mirror:
 
     async def _look(self) -> None:
         """Read the feed; take up changed keys."""
+        asked = self._monotonic()
         try:
             async with asyncio.timeout(FEED_TIMEOUT_S):
                 feed = await self._store.feed(self._revision)
@@ -90,12 +93,12 @@ class Mirror:
             raise StoreError(f"the store did not answer within {FEED_TIMEOUT_S:g} s") from None
         self._forget(None if feed.everything else feed.keys)
         self._changes += feed.documents or feed.everything
-        self._revision = feed.revision
+        self._revision, self._looked = feed.revision, asked
 
     async def _read_documents(self) -> None:
         """Read all documents if they changed."""
         async with self._reading:
-            changes = self._changes
+            changes, looked = self._changes, self._looked
             if self._taken == changes:
                 return
             try:
@@ -106,6 +109,7 @@ class Mirror:
             snapshot = await asyncio.to_thread(Snapshot, revision, documents, self.binder.snapshot)
             self._use(snapshot)
             self._taken = changes
+            self._current(looked)  # here too: where changes never end, the feed alone is never up to date
 
     def _use(self, snapshot: Snapshot) -> None:
         known = set(self.binder.snapshot.problems)
