@@ -124,6 +124,8 @@ def plan(image: Image) -> Iterator[Plan]:
             path.write_text(text)
         for path in made.folders:
             path.mkdir(parents=True, exist_ok=True)
+            if "volumes" in path.parts and os.getuid() == 0:  # as a pod's fsGroup does it
+                os.chown(path, USER, USER)
         yield made
     finally:
         ports.close()
@@ -138,6 +140,9 @@ def test_it_holds_the_services_and_nothing_of_the_rest(image: Image) -> None:
         MODULES
     )
     assert {path.name for path in image.root.iterdir()} == {"opt"}
+    for file in ("openapi/openai.yaml", "ledger/export/bigquery.json", "portal/static/portal.css"):
+        assert inside(image.root, f"/opt/penstock/services/apimgmt/{file}").is_file()
+    assert list(inside(image.root, "/opt/penstock/services/apimgmt/portal/templates").glob("*.html"))
 
 
 def test_it_has_what_the_constraints_pin(image: Image) -> None:
@@ -198,7 +203,7 @@ def test_each_entry_point_serves_and_drains_as_penstock_local_starts_it(
         log = tmp_path / f"{module}.log"
         kept = {name: value for name, value in piece.env.items() if name not in ("PATH", "VIRTUAL_ENV", "HOME")}
         started[module] = (piece, image.start(*piece.command[1:], env=kept, log=log), log)
-    assert {"bodyrouter", "picker", "modelserver"} <= started.keys()
+    assert {"apimgmt", "bodyrouter", "picker", "modelserver"} <= started.keys()
     try:
         for module, (piece, process, log) in started.items():
             _healthy(piece, process, log)
