@@ -4,6 +4,7 @@ Fields: OpenAI API reference (chat completions, completions, embeddings, respons
 `documents`, `prompt_embeds`).
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +154,11 @@ def _completions(body: Mapping[str, Any]) -> Prompt:
 
 
 def _embeddings(body: Mapping[str, Any]) -> Prompt:
-    return _chat(body) if body.get("messages") is not None else _texts(body["input"])
+    """Which of the two forms a body with both has, the model server decides: both count."""
+    if body.get("messages") is None:
+        return _texts(body["input"])
+    prompt = _chat(body)
+    return prompt if body.get("input") is None else _both(prompt, _texts(body["input"]))
 
 
 def _rerank(body: Mapping[str, Any]) -> Prompt:
@@ -163,13 +168,19 @@ def _rerank(body: Mapping[str, Any]) -> Prompt:
 
 
 def _score(body: Mapping[str, Any]) -> Prompt:
-    """One against all, or the first against the first, and so on."""
-    names = next((pair for pair in _SCORED if pair[0] in body and pair[1] in body), _SCORED[0])
-    first, second = _texts(body[names[0]]), _texts(body[names[1]])
-    return _pairs(first, second) if first.count == 1 else _pairs(second, first)
+    """One against all, or the first against the first, and so on. Of several forms in one body all count."""
+    found = [(_texts(body[one]), _texts(body[other])) for one, other in _SCORED if one in body and other in body]
+    if not found:
+        raise KeyError(_SCORED[0])
+    forms = [_pairs(one, other) if one.count == 1 else _pairs(other, one) for one, other in found]
+    return functools.reduce(_both, forms)
 
 
 _SCORED = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
+
+
+def _both(one: Prompt, other: Prompt) -> Prompt:
+    return Prompt(one.size + other.size, one.media + other.media, one.fixed + other.fixed, max(one.count, other.count))
 
 
 def _pairs(one: Prompt, many: Prompt) -> Prompt:

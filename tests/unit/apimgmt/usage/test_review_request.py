@@ -60,3 +60,16 @@ def test_a_cap_is_not_passed_by_what_cannot_be_read(value):
     refused = prepare(call_of({"messages": USER, "max_tokens": value}, CHAT, cap=100), Estimator())
     assert refused is not None
     assert refused.status == 400
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        ("embeddings", {"messages": USER, "input": [LONG]}),
+        ("embeddings", {"messages": [{"role": "user", "content": LONG}], "input": ["hi"]}),
+        ("score", {"text_1": "a", "text_2": "b", "queries": "c", "documents": [LONG]}),
+        ("score", {"data_1": LONG, "data_2": "x", "text_1": "a", "text_2": "b"}),
+    ],
+)
+def test_a_body_of_two_forms_counts_as_both(operation, body):
+    assert measure(operation, body, 0).size > len(LONG)
