@@ -25,6 +25,7 @@ from services.apimgmt import keys
 from services.apimgmt.service import ApiManagementService
 from services.extproc.chain import Chain
 from services.extproc.limits import Limits
+from services.extproc.memory import keep_heap
 from services.extproc.proto import ext_proc_pb2 as pb
 from services.extproc.session import Session
 
@@ -100,6 +101,7 @@ async def measure(counts: list[int], exchanges: int, at_once: int, runs: int) ->
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         managed = service(Path(folder))
         await managed.start()
+        keep_heap()
         try:
             chain, stored, used = Chain(managed.filters), 0, list[list[bytes]]()
             for count in counts:

@@ -70,8 +70,11 @@ class BoundProduct:
     plan: RatePlan | None
     tariff: Tariff | None = None
     """Of the plan; made here unless it is given."""
+    name: str = field(init=False, compare=False)
+    """The product's."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.product.name)
         if self.plan is not None and self.tariff is None:
             object.__setattr__(self, "tariff", Tariff(self.plan))
 

@@ -218,7 +218,7 @@ class Chains:
     def of(self, call: Call) -> Compiled | None:
         """Return the chain of the call's product; None if it has none, or its chain is not compiled."""
         product = call.product
-        return None if product is None else self.products.get(product.product.name)
+        return None if product is None else self.products.get(product.name)
 
     def recheck(self, call: Call) -> Reply | None:
         """Let `access` look at the body's model, where no header named one."""

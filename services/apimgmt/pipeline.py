@@ -184,7 +184,7 @@ class ApiManagementStream(FilterStream):
         """Reserve what the request may use, or the policy's answer does; with that it goes on, or is refused."""
         call, owner, account = self._call, self._filter, self._account
         assert account is not None  # noqa: S101 - made before the chain runs
-        reply = await _resolved(answer)
+        reply = answer if answer is None or isinstance(answer, Reply) else await answer
         if reply is None and call.edited is not None and call.body != before:
             reply = reserving.again(call, chain, owner.estimator)
         if reply is None or reply.status < 400:

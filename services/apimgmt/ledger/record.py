@@ -113,7 +113,7 @@ def part_of(call: Call) -> Part:
         caller.user,
         caller.app,
         caller.key,
-        product.product.name if product is not None else "",
+        product.name if product is not None else "",
         call.agent,
         caller.credential,
         call.operation,
@@ -126,7 +126,7 @@ def part_of(call: Call) -> Part:
 @lru_cache(MAX_REMEMBERED)
 def _remembered(*values: object) -> Part:
     """Return the part that is of `_FIELDS`."""
-    fields = dict(zip(_FIELDS, (str(v) if isinstance(v, str) else v for v in values), strict=True))
+    fields = dict(zip(_FIELDS, map(_sound, values), strict=True))
     return Part(fields, orjson.dumps(fields)[1:-1].decode())
 
 
@@ -157,6 +157,11 @@ class Ids:
 def elapsed_ms(started: float) -> int:
     """Return the milliseconds since `started` (`time.perf_counter()`)."""
     return int((time.perf_counter() - started) * 1000)
+
+
+def _sound(value: object) -> object:
+    """Return what JSON can hold: headers may have bytes that are no UTF-8; a request without a record must not be."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _verdicts(call: Call) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ class AccessPolicy(Policy[AccessSettings]):
                 not model or models is None or model in models
             ):
                 call.product = product
-                call.exchange.request_changes.set[identity.PRODUCT] = product.product.name
+                call.exchange.request_changes.set[identity.PRODUCT] = product.name
                 return None
         call.product = None
         return None if _lists_models(call) else self._refuse(call).reply()

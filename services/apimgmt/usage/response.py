@@ -22,7 +22,8 @@ class UsageReader:
         """To be made when the answer's headers have come. A packed answer passes as it is, and is estimated."""
         self._call, self._status, self._estimator = call, status, estimator
         self._told: Tokens | None = None
-        packed = call.exchange.response_headers.get("content-encoding").strip().lower() not in ("", "identity")
+        encoding = call.exchange.response_headers.get("content-encoding")
+        packed = bool(encoding) and encoding.strip().lower() not in ("", "identity")
         self._reader: StreamReader | AnswerReader
         if content_type.lower().startswith("text/event-stream") and not packed:
             self._reader = StreamReader(call.strip_usage)

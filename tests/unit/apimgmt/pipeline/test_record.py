@@ -30,6 +30,11 @@ def test_a_lost_record_is_what_encoding_it_gives(team, model, base, operation, s
     assert orjson.loads(records.dump(whole))["model"] == (base or model)
 
 
+def test_what_is_no_text_is_recorded_all_the_same():
+    call = make_call(path=b"/v1/\xff".decode("utf-8", "surrogateescape"))
+    assert orjson.loads(records.dump(records.make(call, RequestOutcome.OK)))["operation"] == "/v1/?"
+
+
 def test_long_paths_are_not_remembered():
     call = make_call()
     call.caller = Caller("acme", "", "", "app", "key", Credential.API_KEY, ())
