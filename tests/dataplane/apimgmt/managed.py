@@ -211,12 +211,12 @@ class Managed:
         product = {"team": "red", "developer": "ada", "products": [{"product": name}]}
         self.put(f"/organizations/{name}/apps/probe", product)
         headers = {"authorization": f"Bearer {self.issue(name, 'probe')['key']}"}
-        answered, deadline = 0, time.monotonic() + 10
+        answered, said, deadline = 0, "", time.monotonic() + 5
         with httpx.Client(base_url=self.stack.url, headers=headers, trust_env=False) as http:
             while answered < 1 + 7 * (len(self.pods) - 1):  # Envoy asks the pods in turn, each worker by itself
-                assert time.monotonic() < deadline, f"the tenant {name} did not become known"
+                assert time.monotonic() < deadline, f"the tenant {name} did not become known: {said}"
                 answer = http.post(CHAT, json=chat(max_tokens=0))
-                answered = answered + 1 if answer.status_code == 400 else 0
+                answered, said = answered + 1 if answer.status_code == 400 else 0, answer.text
                 if not answered:
                     time.sleep(0.02)
 
