@@ -261,7 +261,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def put_keys(self, records: Sequence[KeyRecord], audit: Sequence[AuditEntry], *, new: bool) -> int:
-        """Write keys with their audit entries. Return the new revision. `new` raises Conflict if an id is taken."""
+        """Write keys with their audit entries. Return the new revision. `new` raises Conflict if an id is taken.
+
+        Whatever the caller had read: the time from which a stored key is revoked is never cleared or put off, but only
+        brought forward; another digest than the stored one raises Conflict.
+        """
 
     @abc.abstractmethod
     async def keys(
@@ -284,12 +288,18 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def reserve(self, reservation: Reservation) -> Awaitable[Grant]:
-        """Check and hold all charges in one atomic step."""
+        """Check and hold all charges in one atomic step.
+
+        The same reservation again, as long as it is held, is granted again and holds no more; another one with its id,
+        or one that was settled, raises StoreError, as amounts outside 0 to 2**53 - 1 do.
+        """
 
     @abc.abstractmethod
     def settle(self, settlement: Settlement) -> Awaitable[None]:
         """Release what was held, add what was used, write the record: once per id, however often it is called.
 
+        Without a reservation of that id only the record is written. Without charges, all that the reservation held is
+        released, and nothing charged: so ends a request that does not know whether its reservation was made.
         Durable when the awaitable is done: a killed process loses nothing of it.
         """
 

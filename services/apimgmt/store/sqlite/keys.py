@@ -23,13 +23,29 @@ def get(connection: sqlite3.Connection, key_id: str) -> KeyRecord | None:
 
 
 def put(connection: sqlite3.Connection, records: Sequence[KeyRecord], audit: Sequence[AuditEntry], new: bool) -> int:
-    """Write keys. `last_used` never goes back."""
+    """Write keys. `last_used` never goes back, nor does `revoked`; a digest never changes."""
     try:
-        connection.executemany(_INSERT if new else _REPLACE, (_row(record) for record in records))
+        for record in records:
+            if new:
+                connection.execute(_INSERT, _row(record))
+            else:
+                connection.execute(_REPLACE, _row(_kept(connection, record)))
     except sqlite3.IntegrityError:
         raise Conflict("a key with one of these ids is there already; issue new ones") from None
     write_audit(connection, audit)
     return announce(connection, [record.id for record in records])
+
+
+def _kept(connection: sqlite3.Connection, record: KeyRecord) -> KeyRecord:
+    """Return the record with what may not be taken back, whatever its writer had read: in the writing transaction."""
+    stored = get(connection, record.id)
+    if stored is None:
+        return record
+    if stored.digest != record.digest:
+        raise Conflict(f"keys/{record.id}: is another key: its digest differs; make another")
+    if stored.revoked is None or (record.revoked is not None and record.revoked <= stored.revoked):
+        return record
+    return record.model_copy(update={"revoked": stored.revoked})
 
 
 def find(

@@ -73,13 +73,25 @@ PUT_KEYS = Script.of(
     + """
 -- ARGV: transaction, number of keys, number of audit entries, '1' if all must be new; per key: id, number of indexes,
 -- the indexes, value; then the audit entries. The value begins with its indexes and a line end.
+-- A key's digest never changes, and a time from which it is revoked only comes nearer, whatever the caller had read.
 -- Returns {1, revision}, or {0, index of the key that is taken}.
 local n, at, items = tonumber(ARGV[2]), 5, {}
 local places = {}
 for i = 0, n - 1 do
   places[i] = at
-  if ARGV[4] == '1' and redis.call('HEXISTS', P .. 'keys', ARGV[at]) == 1 then return {0, i} end
-  at = at + 3 + tonumber(ARGV[at + 1])
+  local a, old = at, redis.call('HGET', P .. 'keys', ARGV[at])
+  at = a + 3 + tonumber(ARGV[a + 1])
+  if old then
+    if ARGV[4] == '1' then return {0, i} end
+    local indexes, body = string.match(ARGV[at - 1], '^([^\\n]*\\n)(.*)$')
+    local was, is = cjson.decode(string.match(old, '\\n(.*)$')), cjson.decode(body)
+    if was.digest ~= is.digest then return {0, i} end
+    local kept = was.revoked
+    if kept and kept ~= cjson.null and (is.revoked == cjson.null or is.revoked > kept) then
+      is.revoked = kept
+      ARGV[at - 1] = indexes .. cjson.encode(is)
+    end
+  end
 end
 for i = 0, n - 1 do
   local a = places[i]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from itertools import count, groupby
+from itertools import groupby
 from typing import Any
 
 import orjson
@@ -48,17 +48,15 @@ class Hot:
         self._client = client
         self._organizations: set[str] = set()
         self._owners: set[str] = set()
-        self._numbers = count()
-        """Tell a repeated call from another one with the same id."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def reserve(self, reservation: Reservation) -> Grant:
         """See `Store.reserve`."""
         organization, owner = reservation.organization, reservation.owner
+        _check(reservation.charges, reservation.lost, "lost")
         if organization not in self._organizations or owner not in self._owners:
             await self._introduce(organization, owner, reservation.now)
-        _check(reservation.charges, reservation.lost, "lost")
-        keys, args = _reserve_call(reservation, next(self._numbers))
+        keys, args = _reserve_call(reservation)
         try:
             granted, totals, waits, refused = await self._client.script(
                 RESERVE, layout.tag_of(organization), keys, args, RESERVE_S
@@ -72,9 +70,9 @@ class Hot:
 
     async def settle(self, settlement: Settlement) -> None:
         """See `Store.settle`. Cancelling it once it has begun does not keep it from happening."""
+        _check(settlement.charges, settlement.used, "used")
         if settlement.organization not in self._organizations:
             await self._introduce(settlement.organization, "", settlement.now, SETTLE_S)
-        _check(settlement.charges, settlement.used, "used")
         try:
             await self._settle(settlement, settlement.usage)
         except asyncio.CancelledError:
@@ -158,7 +156,7 @@ class Hot:
             settling = []
             for id_, blob in zip(found[::2], found[1::2], strict=True):
                 head, _, record = blob.partition(b"\n")
-                owner, _, charges, used = orjson.loads(head)
+                owner, charges, used = orjson.loads(head)
                 if owner in owners:
                     bound = [Charge(name, slot, slots, ends, held, 0) for name, slot, slots, ends, held in charges]
                     end = Settlement(id_.decode(), organization, now, bound, used, record)
@@ -214,7 +212,7 @@ def _life_ms(charge: Charge, now: float) -> int:
     return left + layout.MARGIN_MS if left > 0 else -1
 
 
-def _reserve_call(reservation: Reservation, number: int) -> tuple[list[str], list[Arg]]:
+def _reserve_call(reservation: Reservation) -> tuple[list[str], list[Arg]]:
     """Return keys and arguments of the script."""
     now, charges = reservation.now, reservation.charges
     prefix = layout.prefix_of(reservation.organization)
@@ -229,5 +227,5 @@ def _reserve_call(reservation: Reservation, number: int) -> tuple[list[str], lis
     for p in reservation.paces:
         keys.append(f"{prefix}p:{p.counter}")
         args += (p.interval_us, p.burst_us, p.amount, int(p.enforced))
-    args[1] = orjson.dumps((reservation.owner, number, held, list(reservation.lost))) + b"\n" + reservation.record
+    args[1] = orjson.dumps((reservation.owner, held, list(reservation.lost))) + b"\n" + reservation.record
     return keys, args

@@ -47,7 +47,7 @@ RESERVE = Script.of(
 -- KEYS: held, mark, counters of charges, counters of paces.
 -- ARGV: id, reservation, charges, now (us), margin (ms); per charge: slots, slot, ttl (ms, 0 for ever), amount,
 -- ceiling, enforced; per pace: interval (us), burst (us), amount, enforced.
--- Returns granted (-1: the id was used before), totals, waits (us), refused.
+-- Returns granted (-1: the id was used before), totals, waits (us), refused. A repeated call finds what it held.
 local id, n, now = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local stored = redis.call('HGET', KEYS[1], id)
 local again = stored == ARGV[2]
@@ -133,8 +133,10 @@ SETTLE = Script.of(
 -- ttl (ms; 0 for ever, -1 if it counts no more), amount, used.
 -- An empty record takes a reservation back: it cannot be made any more, but its request can still be settled.
 -- Returns 1, or 0 if it was settled already.
+-- What a reservation held is always released; without one nothing is charged. Without charges, what the reservation
+-- itself names is released: whoever settles may not know that it was made.
 local id, record = ARGV[1], ARGV[5]
-local held, mark = redis.call('HEXISTS', KEYS[1], id) == 1, redis.call('GET', KEYS[2])
+local held, mark = redis.call('HGET', KEYS[1], id), redis.call('GET', KEYS[2])
 if mark == 's' or (mark and record == '') or (ARGV[2] == '1' and not held) then return 0 end
 if record ~= '' then
   -- The first write, and the one that can fail: nothing is half done.
@@ -161,20 +163,30 @@ if record ~= '' then
   for i = 1, 8 do s[i] = s[i] + tonumber(ARGV[7 + i]) end
   redis.call('HSET', KEYS[4], ARGV[6], struct.pack('<dddddddd', s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8]))
 end
+if not held then return 1 end
+local function add(key, slots, slot, ttl, delta)
+  if delta == 0 then return end
+  local change, total = string.format('%.0f', delta)
+  if slots == 1 then
+    total = redis.call('INCRBY', key, change)
+    if total <= 0 or (total == delta and ttl < 0) then redis.call('DEL', key) end
+  else
+    total = redis.call('HINCRBY', key, slot, change)
+    if total <= 0 or (total == delta and ttl < 0) then redis.call('HDEL', key, slot) end
+  end
+  if total == delta and ttl > 0 and redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+end
 for i = 1, #KEYS - 5 do
-  local a, key = 10 + 5 * i, KEYS[5 + i]
-  local ttl, delta = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 5])
-  if held then delta = delta - tonumber(ARGV[a + 4]) end
-  if delta ~= 0 then
-    local change, total = string.format('%.0f', delta)
-    if ARGV[a + 1] == '1' then
-      total = redis.call('INCRBY', key, change)
-      if total <= 0 or (total == delta and ttl < 0) then redis.call('DEL', key) end
-    else
-      total = redis.call('HINCRBY', key, ARGV[a + 2], change)
-      if total <= 0 or (total == delta and ttl < 0) then redis.call('HDEL', key, ARGV[a + 2]) end
-    end
-    if total == delta and ttl > 0 and redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+  local a = 10 + 5 * i
+  local delta = tonumber(ARGV[a + 5]) - tonumber(ARGV[a + 4])
+  add(KEYS[5 + i], tonumber(ARGV[a + 1]), ARGV[a + 2], tonumber(ARGV[a + 3]), delta)
+end
+if #KEYS == 5 then
+  local prefix = string.sub(KEYS[1], 1, -#'held' - 1)
+  for _, c in ipairs(cjson.decode(string.match(held, '^[^\\n]*'))[2]) do
+    local slot = string.format('%.0f', c[2])
+    local key = c[3] == 1 and prefix .. 'c:' .. c[1] .. ':' .. slot or prefix .. 'r:' .. c[1]
+    add(key, c[3], slot, -1, -c[5])
   end
 end
 return 1

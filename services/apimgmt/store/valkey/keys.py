@@ -43,7 +43,8 @@ class Keys:
         args += audit_args(audit)
         done, found = await self._client.script(scripts.PUT_KEYS, DIRECTORY, [DIRECTORY_PREFIX], args)
         if not done:
-            raise Conflict(f"keys/{records[found].id}: is there already; make another")
+            what = "is there already" if new else "is another key: its digest differs"
+            raise Conflict(f"keys/{records[found].id}: {what}; make another")
         return int(found)
 
     async def keys(

@@ -64,3 +64,30 @@ async def test_the_last_use_only_goes_forward(store: Store) -> None:
     assert await store.key(key(1).id) == key(1, lastUsed=NOW)
     assert [k.last_used for k in await store.keys("acme")] == [NOW, None]
     assert await store.key("nobody") is None
+
+
+@pytest.mark.parametrize("late", [None, NOW + 200])
+async def test_a_revocation_is_not_taken_back(store: Store, another: Opener, late: int | None) -> None:
+    """One process rotates with a grace period, or only renames; another one has revoked the key meanwhile."""
+    other = await another()
+    await store.put_keys([key(1), key(2)], [], new=True)
+    read_before = await other.key(key(1).id)
+    assert read_before is not None
+    await store.put_keys([key(1, revoked=NOW + 100)], [entry("k", "acme", "revoke")], new=False)
+    rotated = read_before.model_copy(update={"revoked": late, "display_name": "Ümläut", "replaced_by": key(2).id})
+    await other.put_keys([key(3), rotated], [entry("k", "acme", "rotate")], new=False)
+    expected = key(1, revoked=NOW + 100, displayName="Ümläut", replacedBy=key(2).id)
+    assert await store.key(key(1).id) == expected
+    assert list(await store.keys("acme", limit=1)) == [expected]
+    assert await store.key(key(3).id) == key(3)
+    await other.put_keys([key(1, revoked=NOW + 50)], [], new=False)
+    assert await store.key(key(1).id) == key(1, revoked=NOW + 50), "sooner is fine"
+
+
+async def test_a_digest_never_changes(store: Store) -> None:
+    await store.put_keys([key(1)], [], new=True)
+    with pytest.raises(Conflict, match=f"{key(1).id}.*digest"):
+        await store.put_keys([key(2), key(1, digest="f" * 64, app="other")], [entry()], new=False)
+    assert await store.key(key(1).id) == key(1)
+    assert await store.key(key(2).id) is None
+    assert await store.audit(None, 0, 10) == []

@@ -58,7 +58,7 @@ async def test_an_id_serves_once(store: ValkeyStore) -> None:
     made = reservation([window("a", 6, 100)])
     await store.reserve(made)
     with pytest.raises(StoreError, match="is there already"):
-        await store.reserve(made)
+        await store.reserve(replace(made, owner="another"))
     await store.settle(settlement(made, [6]))
     with pytest.raises(StoreError, match="is there already"):
         await store.reserve(made)
@@ -236,4 +236,15 @@ async def test_a_reservation_without_reply_is_taken_back(store: ValkeyStore, mon
     await store.settle(settlement(made, [0, 0]))
     assert await records(store) == [made.id], "its record can still be written"
     await hot._take_back(made)
+    assert await records(store) == [made.id]
+
+
+async def test_what_was_ended_before_it_is_taken_back_holds_nothing(store: ValkeyStore) -> None:
+    hot = store._hot  # type: ignore[attr-defined]
+    made = reservation([window("a", 6, 10), rolling("r", 6, 10), concurrent("c", 1)])
+    await store.reserve(made)
+    await store.settle(settlement(replace(made, charges=[]), []))
+    assert await store.totals(made.charges) == [0, 0, 0]
+    await hot._take_back(made)
+    assert await store.totals(made.charges) == [0, 0, 0]
     assert await records(store) == [made.id]
