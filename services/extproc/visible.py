@@ -13,9 +13,12 @@ CREDENTIAL_HEADERS = frozenset(
 )
 """Headers that carry credentials."""
 
+IDENTITY = "x-penstock-"
+"""Headers that tell who asks, once API management has set them. What stands there before, the client has made up."""
+
 
 class VisibleHeaders(Mapping[str, str]):
-    """Request headers without credentials and pseudo headers; of several values the first."""
+    """Request headers without credentials, claims of identity and pseudo headers; of several values the first."""
 
     __slots__ = ("_headers",)
 
@@ -40,4 +43,4 @@ class VisibleHeaders(Mapping[str, str]):
 def _visible(name: str) -> bool:
     if "_" in name:  # some servers make `-` of it
         name = name.replace("_", "-")
-    return name not in CREDENTIAL_HEADERS and name[:1] != ":"
+    return name not in CREDENTIAL_HEADERS and name[:1] != ":" and not name.startswith(IDENTITY)

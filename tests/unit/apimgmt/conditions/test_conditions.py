@@ -82,3 +82,12 @@ def test_facts_hold_no_credential() -> None:
 def test_facts_can_be_written_as_json() -> None:
     call = make_call({}, x_raw="caf\udce9")
     assert orjson.loads(orjson.dumps(facts(call, body=True)))["request"]["headers"]["x-raw"] == "caf?"
+
+
+@pytest.mark.parametrize("name", ["x-penstock-team", "x-penstock-agent", "X_penstock_team"])
+def test_an_identity_that_a_client_wrote_is_not_seen(name: str) -> None:
+    exchange = make_call().exchange
+    exchange.request_headers = Headers([(":method", b"POST"), (name.lower(), b"red"), ("x-tier", b"gold")])
+    call = Call(exchange, "call-1", 0.0, 0.0)
+    assert facts(call, body=False)["request"]["headers"] == {"x-tier": "gold"}
+    assert not compile_condition(f"'{name.lower()}' in request.headers")(call)
