@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from services.apimgmt.call import BoundLimit, Call, Finding, Verdict
 from services.apimgmt.domain import MICROS, Limit, LimitKind, Scope
-from services.apimgmt.store.api import Charge, Grant, Pace, Store
+from services.apimgmt.store.api import Charge, Grant, Pace, Store, StoreError
 from services.apimgmt.windows import span
 from services.extproc.api import Reply, deny
 
@@ -157,7 +157,10 @@ async def _waits(call: Call, grant: Grant, refused: Sequence[int], store: Store)
 async def _rolling_wait(charge: Charge, step: int, now: float, store: Store) -> float:
     """Return when enough slots have left a rolling window: in j slots, it has the last `slots - j` of today's."""
     parts = [replace(charge, slots=charge.slots - j) for j in range(1, charge.slots)]
-    sums = await store.totals(parts)
+    try:
+        sums = await store.totals(parts)
+    except StoreError:  # refused it is, whether or not the store can still tell for how long
+        sums = ()
     fits = (j for j, total in enumerate(sums, 1) if total + charge.amount <= charge.ceiling)
     return (charge.slot + next(fits, charge.slots)) * step - now
 
