@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement, StoreError
-from services.apimgmt.store.sqlite.requests import SLOT_BITS, Requests
+from services.apimgmt.store.sqlite.counters import SLOT_BITS
+from services.apimgmt.store.sqlite.requests import Requests
 from services.apimgmt.store.sqlite.schema import BUSY_S
 from services.apimgmt.store.sqlite.worker import unusable
 

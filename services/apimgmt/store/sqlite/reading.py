@@ -14,7 +14,8 @@ from services.apimgmt.store.api import (
     UsageQuery,
     UsageRow,
 )
-from services.apimgmt.store.sqlite.requests import HOUR_S, NAMED, SLOT_BITS, TOTAL, Requests, bounds
+from services.apimgmt.store.sqlite.counters import NAMED, SLOT_BITS, TOTAL, bounds
+from services.apimgmt.store.sqlite.requests import HOUR_S, Requests
 
 BATCH = 500
 """Rows that one transaction of background work changes: requests wait for the lock meanwhile."""

@@ -2,32 +2,21 @@
 
 Requests of one transaction share counters (of their organization, their team), so what they add is kept here, and
 written once for each counter, by `write`. A request sees what those before it added; a refused one adds nothing.
-What was read is remembered until another connection, of whatever process, has written to the file: SQLite tells
-(`PRAGMA data_version`), inside the transaction, so nothing is ever decided on what is not true any more.
 """
 
+import functools
 import json
 import operator
 import sqlite3
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.apimgmt.store.api import DIMENSIONS, SUMS, Charge, Grant, Pace, Reservation, Settlement, StoreError
+from services.apimgmt.store.sqlite.counters import SLOT_BITS, Counters
 
-SLOT_BITS = 32
-"""A counter's slots are from 0 to 2**32 - 1, and the places of its slots in the file one after the other."""
-
-LAST_SLOT = (1 << SLOT_BITS) - 1
-"""A rolling window also counts the slots of processes whose clock is ahead."""
-
-MAX_WINDOWS = 65_536
-"""Counters whose sums are remembered (some 400 bytes each)."""
-
-WINDOWS_EACH = 4
-"""Windows of one counter that are remembered: rolling ones move on."""
-
-MAX_NUMBERS = 131_072
-"""Counters, and sets of dimensions, whose numbers a process remembers (some 200 bytes each)."""
+MAX_DIMENSIONS = 65_536
+"""Sets of dimensions whose number a process remembers."""
 
 MAX_OWNERS = 1024
 """Owners that a process remembers to have seen (commonly one: itself)."""
@@ -37,16 +26,12 @@ FIRST_LEASE_S = 60
 
 HOUR_S = 3600
 
+_HELD_CHARGE = struct.Struct("<4q")
+"""One charge of a reservation in the column `held`: place, when it expires, amount, and what is charged if lost."""
+
 _dimensions = operator.itemgetter(*DIMENSIONS)
 _sums = operator.itemgetter(*SUMS[1:])
 
-TOTAL = "SELECT sum(used) FROM counters WHERE place BETWEEN ? AND ?"
-NAMED = "SELECT number FROM names WHERE counter = ?"
-_FORGOTTEN = "SELECT value FROM state WHERE name = 'forgotten'"
-_NAME = "INSERT INTO names (counter) VALUES (?)"
-_ADD = (
-    "INSERT INTO counters (place, used, expires) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET used = used + excluded.used"
-)
 _ARRIVAL = "SELECT arrival_us FROM paces WHERE counter = ?"
 _ARRIVE = "INSERT OR REPLACE INTO paces (counter, arrival_us) VALUES (?, ?)"
 _RESERVE = (
@@ -65,37 +50,17 @@ _ROLLUP = (
 )
 
 
-def bounds(number: int, charge: Charge) -> tuple[int, int]:
-    """Return the places of the first and the last slot of a charge's window."""
-    first = number << SLOT_BITS
-    if charge.slots == 1:
-        return first + charge.slot, first + charge.slot
-    return first + max(0, charge.slot - charge.slots + 1), first + LAST_SLOT
-
-
 class Requests:
     """What `reserve`, `settle` and the sweep do with one connection: `begin`, any number of calls, `write`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         cursor = connection.cursor()
         self._execute, self._many = cursor.execute, cursor.executemany
-        self._counters: dict[str, int] = {}
-        """Counter -> its number, since `_forgotten` has its value."""
-        self._forgotten = -1
+        self._counters = Counters(connection)
         self._dimensions: dict[tuple[str, ...], int] = {}
         """Set of dimensions -> its row."""
         self._owners: set[str] = set()
         """Owners that have, or had, a lease."""
-        self._version = -1
-        """Of the file, as `_totals` knows it."""
-        self._totals: dict[int, dict[tuple[int, int], int]] = {}
-        """Counter -> bounds of a window -> its sum, with what the transaction adds."""
-        self._added: dict[int, int] = {}
-        """Place -> what the transaction adds."""
-        self._expires: dict[int, int] = {}
-        """Place -> when the slot expires."""
-        self._touched: set[int] = set()
-        """Counters of these places."""
         self._arrivals: dict[str, float] = {}
         """Pace -> its time stamp, as far as the transaction has come."""
         self._rollups: dict[tuple[int, int], Sequence[int]] = {}
@@ -103,26 +68,11 @@ class Requests:
 
     def begin(self) -> None:
         """Begin to use a transaction."""
-        version = self._execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version:
-            self._version = version
-            self._changed()
-        elif len(self._totals) > MAX_WINDOWS:
-            self._totals.clear()
-
-    def _changed(self) -> None:
-        """Forget what others may have changed: sums, and numbers of counters where one lost its number."""
-        self._totals.clear()
-        forgotten = self._execute(_FORGOTTEN).fetchone()[0]
-        if forgotten != self._forgotten or len(self._counters) > MAX_NUMBERS:
-            self._counters.clear()
-            self._forgotten = forgotten
+        self._counters.begin()
 
     def write(self) -> None:
         """Write what was added: before the commit."""
-        rows = [(place, more, self._expires[place]) for place, more in self._added.items() if more]
-        if rows:
-            self._many(_ADD, rows)
+        self._counters.write()
         if self._arrivals:
             self._many(_ARRIVE, list(self._arrivals.items()))
         if self._rollups:
@@ -132,51 +82,57 @@ class Requests:
     def rolled_back(self) -> None:
         """Forget the transaction, and all that it may have made."""
         self._clear()
-        self._totals.clear()
-        self._counters.clear()
+        self._counters.rolled_back()
         self._dimensions.clear()
         self._owners.clear()
 
     def _clear(self) -> None:
-        for kept in (self._added, self._expires, self._touched, self._arrivals, self._rollups):
-            kept.clear()
+        self._arrivals.clear()
+        self._rollups.clear()
 
     def reserve(self, reservation: Reservation) -> Grant:
         """Decide, and hold all or nothing. A repetition of what is held gets its grant again, and holds no more."""
-        charges, paces = reservation.charges, reservation.paces
-        numbers = [self._number_of(charge.counter) for charge in charges]
-        totals = [self._total(number, charge) for number, charge in zip(numbers, charges, strict=True)]
-        before = totals.copy()
-        if len(set(numbers)) < len(numbers):
-            _count_twins(charges, totals)
-        refused = [i for i, c in enumerate(charges) if c.enforced and totals[i] + c.amount > c.ceiling]
-        waits: list[float] = []
-        arrivals: dict[str, float] = {}
-        if paces:
-            waits, arrivals = self._waits(paces, reservation.now * 1e6)
-            refused += [len(charges) + i for i, wait in enumerate(waits) if wait > 0 and paces[i].enforced]
-        held = "\n".join(
-            [
-                f"{number} {c.slot} {c.expires} {c.amount} {lost}"
-                for number, c, lost in zip(numbers, charges, reservation.lost, strict=True)
-            ]
-        )
+        charges, paces, id_ = reservation.charges, reservation.paces, reservation.id
+        counters = self._counters
+        numbers, sums = counters.numbers, counters.sums
+        totals: list[int] = []
+        refused: list[int] = []
+        places: list[int] = []
+        held: list[int] = []
+        for charge, lost in zip(charges, reservation.lost, strict=True):
+            number, amount = numbers.get(charge.counter) or counters.number_of(charge.counter), charge.amount
+            place = (number << SLOT_BITS) + charge.slot
+            total = sums.get(place) if charge.slots == 1 else counters.rolling_sum(number, charge)
+            if total is None:
+                total = counters.sum(place)
+            if total + amount > charge.ceiling and charge.enforced:
+                refused.append(len(totals))
+            totals.append(total)
+            places.append(place)
+            held += (place, charge.expires, amount, lost)
+        before = totals
+        if len({place >> SLOT_BITS for place in places}) < len(places):
+            totals = _with_twins(charges, totals)
+            refused = [i for i, c in enumerate(charges) if c.enforced and totals[i] + c.amount > c.ceiling]
+        waits, arrivals = self._waits(paces, reservation.now * 1e6) if paces else ([], {})
+        refused += [len(charges) + i for i, wait in enumerate(waits) if wait > 0 and paces[i].enforced]
+        packed = _packing(len(held)).pack(*held)
         if refused:
-            again = self._execute(_HELD, (reservation.id,)).fetchone() is not None
+            again = self._execute(_HELD, (id_,)).fetchone() is not None
         else:
-            row = (reservation.id, reservation.owner, held, reservation.record)
-            again = self._execute(_RESERVE, row).rowcount != 1
+            again = self._execute(_RESERVE, (id_, reservation.owner, packed, reservation.record)).rowcount != 1
         if again:
-            self._check_repeated(reservation, held)
+            self._check_repeated(reservation, packed)
             return Grant(True, before, [0.0] * len(paces))
         if refused:
             return Grant(False, totals, waits, refused)
         if reservation.owner not in self._owners:
             self._meet(reservation.owner, int(reservation.now))
-        for number, charge in zip(numbers, charges, strict=True):
-            self._add(number, charge.slot, charge.amount, charge.expires)
+        for at, (place, charge) in enumerate(zip(places, charges, strict=True)):
+            self._counters.add(place, charge.amount, charge.expires)
+            totals[at] += charge.amount
         self._arrivals.update(arrivals)
-        return Grant(True, [total + c.amount for total, c in zip(totals, charges, strict=True)], waits)
+        return Grant(True, totals, waits)
 
     def settle(self, settlement: Settlement) -> None:
         """Write the record; release and charge, if there was a reservation. Nothing if the id was settled before."""
@@ -189,8 +145,8 @@ class Requests:
         elif charges and self._execute(_END, (id_,)).rowcount == 1:
             for charge, used in zip(charges, settlement.used, strict=True):
                 if used != charge.amount:
-                    number = self._number_of(charge.counter)
-                    self._add(number, charge.slot, used - charge.amount, charge.expires)
+                    number = self._counters.number_of(charge.counter)
+                    self._counters.add((number << SLOT_BITS) + charge.slot, used - charge.amount, charge.expires)
 
     def lose(self, request: str, now: int) -> bool:
         """Settle a reservation whose process is gone, as it was left. Tell whether it was still there."""
@@ -203,55 +159,15 @@ class Requests:
         self._release(held, lost=True)
         return True
 
-    def _release(self, held: str, *, lost: bool) -> None:
+    def _release(self, held: bytes, *, lost: bool) -> None:
         """Release what a reservation held; charge what is charged for a lost one."""
-        for line in held.split("\n") if held else ():
-            number, slot, expires, amount, charged = map(int, line.split(" "))
-            self._add(number, slot, (charged if lost else 0) - amount, expires)
+        for place, expires, amount, charged in _HELD_CHARGE.iter_unpack(held):
+            self._counters.add(place, (charged if lost else 0) - amount, expires)
 
-    def _check_repeated(self, reservation: Reservation, held: str) -> None:
+    def _check_repeated(self, reservation: Reservation, held: bytes) -> None:
         row = self._execute(_HELD, (reservation.id,)).fetchone()
-        if row is None or (row[0], row[1], bytes(row[2])) != (reservation.owner, held, bytes(reservation.record)):
+        if row is None or row != (reservation.owner, held, reservation.record):
             raise StoreError(f"request {reservation.id} is there already; every request needs an id of its own")
-
-    def _number_of(self, counter: str) -> int:
-        number = self._counters.get(counter)
-        if number is None:
-            row = self._execute(NAMED, (counter,)).fetchone()
-            if row is None:
-                self._execute(_NAME, (counter,))
-                row = self._execute("SELECT last_insert_rowid()").fetchone()
-            number = self._counters[counter] = int(row[0])
-        return number
-
-    def _total(self, number: int, charge: Charge) -> int:
-        """Return used and held in a charge's window, as the transaction has it now."""
-        window = bounds(number, charge)
-        known = self._totals.get(number)
-        if known is None:
-            known = self._totals[number] = {}
-        total = known.get(window)
-        if total is None:
-            if len(known) >= WINDOWS_EACH:
-                known.clear()
-            total = self._execute(TOTAL, window).fetchone()[0] or 0
-            if number in self._touched:
-                first, last = window
-                total += sum([more for place, more in self._added.items() if first <= place <= last])
-            known[window] = total
-        return total
-
-    def _add(self, number: int, slot: int, amount: int, expires: int) -> None:
-        place = (number << SLOT_BITS) + slot
-        if place in self._added:
-            self._added[place] += amount
-        else:
-            self._added[place], self._expires[place] = amount, expires
-            self._touched.add(number)
-        if known := self._totals.get(number):
-            for window in known:
-                if window[0] <= place <= window[1]:
-                    known[window] += amount
 
     def _waits(self, paces: Sequence[Pace], now_us: float) -> tuple[list[float], dict[str, float]]:
         """Return how long each pace would have to wait, and the time stamps of those that need not.
@@ -312,23 +228,31 @@ class Requests:
         if row is None:
             self._execute(_DIMENSIONS, texts)
             row = self._execute("SELECT last_insert_rowid()").fetchone()
-        if len(self._dimensions) >= MAX_NUMBERS:
+        if len(self._dimensions) >= MAX_DIMENSIONS:
             self._dimensions.clear()
         self._dimensions[names] = row[0]
         return int(row[0])
 
 
-def _count_twins(charges: Sequence[Charge], totals: list[int]) -> None:
-    """Add, to each charge's total, the other charges of the same reservation that fall into its window."""
+def _with_twins(charges: Sequence[Charge], totals: Sequence[int]) -> list[int]:
+    """Return each charge's total with the other charges of the same reservation that fall into its window."""
+    found = list(totals)
     for i, charge in enumerate(charges):
         first = charge.slot - charge.slots
-        totals[i] += sum(
+        found[i] += sum(
             other.amount
             for k, other in enumerate(charges)
             if k != i
             and other.counter == charge.counter
             and (other.slot == charge.slot if charge.slots == 1 else other.slot > first)
         )
+    return found
+
+
+@functools.lru_cache(256)
+def _packing(numbers: int) -> struct.Struct:
+    """Return how the column `held` has so many numbers."""
+    return struct.Struct(f"<{numbers}q")
 
 
 def _usage(record: bytes) -> Mapping[str, Any]:

@@ -53,12 +53,12 @@ STEPS: Sequence[Step] = (
         # and dirty few pages; `used` is what was used and what is held. `forgotten` counts when numbers were taken away
         "INSERT INTO state VALUES ('forgotten', 0)",
         "CREATE TABLE names (number INTEGER PRIMARY KEY AUTOINCREMENT, counter TEXT NOT NULL UNIQUE)",
-        # place: number * 2**32 + slot (`requests.place`)
+        # place: number * 2**32 + slot (`counters.bounds`)
         "CREATE TABLE counters (place INTEGER PRIMARY KEY, used INTEGER NOT NULL, expires INTEGER NOT NULL)",
         "CREATE INDEX counters_by_expiry ON counters (expires) WHERE expires > 0",
         "CREATE TABLE paces (counter TEXT PRIMARY KEY, arrival_us REAL NOT NULL) WITHOUT ROWID",
         """CREATE TABLE reservations (
-            id TEXT PRIMARY KEY, owner TEXT NOT NULL, held TEXT NOT NULL, record BLOB NOT NULL) WITHOUT ROWID""",
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, held BLOB NOT NULL, record BLOB NOT NULL) WITHOUT ROWID""",
         "CREATE TABLE leases (owner TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID",
         # ledger: a pruned record is NULL if it is the last, so that a sequence is never used twice
         """CREATE TABLE ledger (

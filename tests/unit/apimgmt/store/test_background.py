@@ -10,7 +10,7 @@ import pytest
 
 from services.apimgmt.domain import KeyPurpose, Kind
 from services.apimgmt.store.api import Change, UsageQuery
-from services.apimgmt.store.sqlite import SqliteStore, documents, keys, reading, requests, schema
+from services.apimgmt.store.sqlite import SqliteStore, counters, documents, keys, reading, requests, schema
 from services.apimgmt.store.sqlite import store as store_
 from tests.contract.apimgmt.store.support import NOW, charge, key, ledger, pace, reservation, settlement
 
@@ -44,8 +44,8 @@ def test_hot_statements_search_by_keys(tmp_path: Path) -> None:
     with contextlib.closing(schema.connect(path, "normal")) as connection:
         schema.migrate(connection, path)
         for query, count in [
-            (requests.TOTAL, 2),
-            (requests.NAMED, 1),
+            (counters.TOTAL, 2),
+            (counters.NAMED, 1),
             (requests._ARRIVAL, 1),
             (requests._NUMBER, 9),
             ("DELETE FROM reservations WHERE id = ?", 1),
@@ -108,7 +108,7 @@ async def test_pruning_goes_by_batches(store: SqliteStore, monkeypatch: pytest.M
 async def test_sums_stay_right_when_the_numbers_of_dimensions_are_forgotten(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "MAX_NUMBERS", 3)
+    monkeypatch.setattr(requests, "MAX_DIMENSIONS", 3)
     for n in range(20):
         await store.settle(settlement(f"s{n}", now=NOW, user=f"u{n % 7}", promptTokens=1))
     found = await store.usage(UsageQuery(None, NOW, NOW + 3600, "all", ("user",)))
