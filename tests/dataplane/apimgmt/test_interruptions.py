@@ -56,8 +56,8 @@ async def test_a_client_that_goes_away_in_mid_stream(managed: Managed, options: 
     await tenant.balanced()
 
 
-async def test_many_clients_that_go_away_at_once(managed: Managed) -> None:
-    tenant = managed.tenant()
+async def test_many_clients_that_go_away_at_once(sqlite: Managed) -> None:
+    tenant = sqlite.tenant()
     async with tenant.http() as http:
         await asyncio.gather(*(began(http, i % 4) for i in range(24)))
     records = await tenant.recorded(24)
@@ -65,8 +65,8 @@ async def test_many_clients_that_go_away_at_once(managed: Managed) -> None:
     await tenant.balanced()
 
 
-async def test_a_client_that_goes_away_before_the_answer_begins(managed: Managed) -> None:
-    tenant = managed.tenant()
+async def test_a_client_that_goes_away_before_the_answer_begins(sqlite: Managed) -> None:
+    tenant = sqlite.tenant()
     async with tenant.http() as http:
         with pytest.raises(httpx.ReadTimeout):
             await http.post(CHAT, json=chat("Count.", **LONG), timeout=0.3)
@@ -87,10 +87,10 @@ async def test_an_upstream_that_ends_in_mid_stream(managed: Managed) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_upstream_that_fails(managed: Managed, stream: bool) -> None:
+async def test_an_upstream_that_fails(sqlite: Managed, stream: bool) -> None:
     """Nothing is charged for an error, whatever was reserved."""
-    tenant = managed.tenant()
-    async with faults(managed, "error:500"), tenant.http() as http:
+    tenant = sqlite.tenant()
+    async with faults(sqlite, "error:500"), tenant.http() as http:
         answer = await http.post(CHAT, json=chat("Count.", **LONG, stream=stream))
     assert answer.status_code == 500
     (record,) = await tenant.recorded(1)

@@ -15,7 +15,13 @@ HELLO: Any = [{"role": "user", "content": "Say hello."}]
 
 
 @pytest.fixture
-def tenant(managed: Managed) -> Tenant:
+def tenant(sqlite: Managed) -> Tenant:
+    return sqlite.tenant()
+
+
+@pytest.fixture
+def either(managed: Managed) -> Tenant:
+    """A tenant on SQLite, and one on Valkey."""
     return managed.tenant()
 
 
@@ -40,17 +46,17 @@ async def booked(tenant: Tenant, usage: Any, *, model: str = ALPHA, replica: str
 
 
 @pytest.mark.parametrize("model", [ALPHA, ADAPTER])
-async def test_chat(tenant: Tenant, model: str) -> None:
-    with tenant.openai() as client:
+async def test_chat(either: Tenant, model: str) -> None:
+    with either.openai() as client:
         raw = client.chat.completions.with_raw_response.create(model=model, messages=HELLO, max_tokens=7)
-    record = await booked(tenant, raw.parse().usage, model=model, replica=raw.headers["x-penstock-replica"])
+    record = await booked(either, raw.parse().usage, model=model, replica=raw.headers["x-penstock-replica"])
     assert (record["operation"], record["stream"], record["completionTokens"]) == (CHAT, False, 7)
     assert 0 <= record["overheadMs"] <= record["latencyMs"] + 1
     assert float(raw.headers["x-penstock-overhead-ms"]) == pytest.approx(record["overheadMs"], abs=0.001)
 
 
-async def test_a_stream_whose_client_asks_for_usage(tenant: Tenant) -> None:
-    with tenant.openai() as client:
+async def test_a_stream_whose_client_asks_for_usage(either: Tenant) -> None:
+    with either.openai() as client:
         chunks = list(
             client.chat.completions.create(
                 model=ALPHA, messages=HELLO, max_tokens=9, stream=True, stream_options={"include_usage": True}
@@ -58,7 +64,7 @@ async def test_a_stream_whose_client_asks_for_usage(tenant: Tenant) -> None:
         )
     assert chunks[-1].choices == []
     assert all(chunk.usage is None for chunk in chunks[:-1])
-    record = await booked(tenant, chunks[-1].usage)
+    record = await booked(either, chunks[-1].usage)
     assert (record["stream"], record["completionTokens"]) == (True, 9)
     assert 0 <= record["ttftMs"] <= record["latencyMs"]
 

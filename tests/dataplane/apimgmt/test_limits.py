@@ -83,8 +83,8 @@ def measured(body: dict[str, Any]) -> int:
     return prompt.size + prompt.fixed
 
 
-async def test_a_money_quota_stops_the_spend(managed: Managed) -> None:
-    tenant = managed.tenant([limit("money", "cost", 100 * REQUEST_PRICE, "user"), *BOOKS[:2]])
+async def test_a_money_quota_stops_the_spend(sqlite: Managed) -> None:
+    tenant = sqlite.tenant([limit("money", "cost", 100 * REQUEST_PRICE, "user"), *BOOKS[:2]])
     answers = [answer for _ in range(4) for answer in await race(tenant, chat(max_tokens=100), 16)]
     assert {a.status_code for a in answers} == {200, 429}
     error = refusal(answers[-1])
@@ -96,8 +96,8 @@ async def test_a_money_quota_stops_the_spend(managed: Managed) -> None:
     assert tenant.limits["money"].amount * 0.8 < spent <= tenant.limits["money"].amount
 
 
-async def test_requests_at_once(managed: Managed) -> None:
-    tenant = managed.tenant([limit("at-once", "concurrent", 3, "key", None), *BOOKS[:2]])
+async def test_requests_at_once(sqlite: Managed) -> None:
+    tenant = sqlite.tenant([limit("at-once", "concurrent", 3, "key", None), *BOOKS[:2]])
     body = chat(model=SLOW, max_tokens=30)
     answers = await race(tenant, body, 16)
     assert Counter(a.status_code for a in answers) == {200: 3, 429: 13}
@@ -107,9 +107,9 @@ async def test_requests_at_once(managed: Managed) -> None:
     assert Counter(a.status_code for a in await race(tenant, body, 3)) == {200: 3}, "all three places are free again"
 
 
-async def test_the_refusal_names_limit_window_and_when_to_come_again(managed: Managed) -> None:
+async def test_the_refusal_names_limit_window_and_when_to_come_again(sqlite: Managed) -> None:
     hour = limit("hourly", "tokens", 500, "key", "hour") | {"rolling": True}
-    tenant = managed.tenant([hour, limit("wide", "requests", 10**6)])
+    tenant = sqlite.tenant([hour, limit("wide", "requests", 10**6)])
     with tenant.openai() as client:
         raw = client.chat.completions.with_raw_response.create(**chat(max_tokens=300), extra_body=WHOLE)
         assert raw.headers["x-ratelimit-limit-tokens"] == "500"
@@ -184,10 +184,10 @@ async def test_a_raised_limit_lets_more_pass_at_once(sqlite: Managed) -> None:
 
 
 @pytest.mark.parametrize("scope", ["key", "model"])
-async def test_spike_arrest_spreads_what_a_limit_would_let_through(managed: Managed, scope: str) -> None:
+async def test_spike_arrest_spreads_what_a_limit_would_let_through(sqlite: Managed, scope: str) -> None:
     rate = {"amount": 1, "per": "minute", "burst": 4}
     product = {"policies": [{"policy": "spike-arrest", "settings": {"requests": rate, "scope": scope}}]}
-    tenant = managed.tenant(product=product)
+    tenant = sqlite.tenant(product=product)
     answers = await race(tenant, chat(), 24)
     assert Counter(a.status_code for a in answers) == {200: 4, 429: 20}
     error = refusal(next(a for a in answers if a.status_code == 429))

@@ -17,8 +17,8 @@ from tests.support.stack import ROOT
 pytestmark = pytest.mark.xdist_group("apimgmt")
 
 
-async def test_a_limit_in_shadow_mode_never_refuses_but_is_recorded(managed: Managed) -> None:
-    tenant = managed.tenant([limit("trial", "requests", 2) | {"mode": "shadow"}])
+async def test_a_limit_in_shadow_mode_never_refuses_but_is_recorded(sqlite: Managed) -> None:
+    tenant = sqlite.tenant([limit("trial", "requests", 2) | {"mode": "shadow"}])
     async with tenant.http() as http:
         answers = [await http.post(CHAT, json=chat(stream=i % 2 == 1)) for i in range(5)]
     assert [answer.status_code for answer in answers] == [200] * 5

@@ -100,12 +100,12 @@ async def test_a_token_of_an_unknown_client(tenant: Tenant, issuer: Issuer) -> N
 @pytest.mark.parametrize(
     "times", [{}, {"exp": -SKEW_S + 20}, {"nbf": SKEW_S - 20}, {"iat": SKEW_S - 20}], ids=lambda t: "".join(t) or "now"
 )
-async def test_a_good_token_is_the_app_that_it_names(managed: Managed, issuer: Issuer, times: dict[str, int]) -> None:
+async def test_a_good_token_is_the_app_that_it_names(sqlite: Managed, issuer: Issuer, times: dict[str, int]) -> None:
     """Also where the clocks of gateway and issuer are less apart than is allowed."""
     client = f"service-{time.time_ns()}"
-    tenant = managed.tenant(app={"oauthClientId": client})
+    tenant = sqlite.tenant(app={"oauthClientId": client})
     given = {name: int(time.time()) + seconds for name, seconds in times.items()}
-    with managed.openai(KEY.sign(claims(issuer, azp=client, **given))) as openai:
+    with sqlite.openai(KEY.sign(claims(issuer, azp=client, **given))) as openai:
         answer = openai.chat.completions.create(**chat())
         list(openai.chat.completions.create(**chat(stream=True)))
     records = await tenant.recorded(2)
