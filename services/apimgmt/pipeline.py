@@ -31,6 +31,9 @@ OVERHEAD_HEADER = "x-penstock-overhead-ms"
 STREAM_END = b"data: [DONE]\n\n"
 """End of a stream of server-sent events (OpenAI API reference, "Streaming"): the client is done when it has this."""
 
+LATE_S = 1.0
+"""How long after the headers a body is late, seconds: revocations take effect within this time."""
+
 Observer = Callable[[Call, Mapping[str, Any], Outcome], None]
 """Is told of each request whose caller is known when it is over: call, ledger record, how the exchange ended."""
 
@@ -112,17 +115,30 @@ class ApiManagementStream(FilterStream):
         if self._chain is None:
             self._forwarded = True
             return None
-        now = self._filter.clock()
-        if int(now) != int(self._call.now):  # who sends its body late must not be charged to a window that is over
+        now, before = self._filter.clock(), self._call.now
+        if int(now) != int(before):  # who sends its body late must not be charged to a window that is over
             self._call.now = now
+            if now - before >= LATE_S:
+                return self._admit_again(began)
+        return self._judge(self._chain, began)
+
+    async def _admit_again(self, began: float) -> Reply | None:
+        """Look again who asks, and for what: since the headers came, the key may have been revoked."""
+        reply = await _resolved(self._run(self._filter.chains.head))
+        chain = self._chain = self._filter.chains.of(self._call)
+        if reply is not None or chain is None:
+            return self._ended(reply or errors.broken_product("").reply(), began)
+        return await _resolved(self._judge(chain, began))
+
+    def _judge(self, chain: Compiled, began: float) -> Answer:
         answer: Answer = self._prepare()
         # Without an edit the body is the parsed one, which nobody changes: only a copy may be changed again.
         before = self._call.body if self._call.edited is None else dict(self._call.body)
         if answer is None:
-            answer = self._run(self._chain.body)
+            answer = self._run((self._chain or chain).body)
         if isinstance(answer, Reply) and answer.status >= 400:
             return self._ended(answer, began)
-        return self._reserve(self._chain, answer, before, began)
+        return self._reserve(self._chain or chain, answer, before, began)
 
     def _admit(self, refusal: Reply | None) -> Answer:
         """Open the books where the caller is known; go on with the product's own chain if the head has passed."""
