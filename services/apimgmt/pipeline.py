@@ -67,17 +67,8 @@ class ApiManagementStream(FilterStream):
     """One exchange."""
 
     __slots__ = (
-        "_account",
-        "_call",
-        "_chain",
-        "_exchange",
-        "_filter",
-        "_forwarded",
-        "_kept",
-        "_left",
-        "_reader",
-        "_reply",
-        "_status",
+        *("_account", "_call", "_chain", "_exchange", "_filter", "_forwarded"),
+        *("_kept", "_left", "_reader", "_reply", "_status"),
     )
 
     def __init__(self, owner: ApiManagement, exchange: Exchange) -> None:
