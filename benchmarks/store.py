@@ -60,7 +60,7 @@ async def _rows(
     try:
         work = Work(keys)
         await work.drive(store, [work.request(number) for number in range(keys)], 100)  # each counter is there then
-        rows = []
+        rows = list[tuple[str, ...]]()
         for size in BATCHES:
             least, beside = float("inf"), float("inf")
             for _ in range(runs):
