@@ -220,6 +220,12 @@ def invalid_body(what: str) -> Refusal:
     return Refusal(400, "invalid_json", f"The request body is {what}.")
 
 
+def duplicate_parameter(name: str) -> Refusal:
+    """A key stands twice in an object of the body: servers disagree on which of them counts."""
+    text = f"The request body has {quoted(name)} more than once in one object; send it once."
+    return Refusal(400, "duplicate_parameter", text, param=name[:MAX_QUOTED])
+
+
 def broken_product(name: str) -> Refusal:
     """The product's policies cannot be compiled: its requests cannot be checked, so they end here."""
     text = f"The policies of the product {name} cannot be used. Ask an administrator."

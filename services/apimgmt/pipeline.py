@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import orjson
 
+from services.apimgmt import body as bodies
 from services.apimgmt import ending, errors, identity, reserving
 from services.apimgmt.account import Account
 from services.apimgmt.accounting import HOLD_S, Accounting, held
@@ -158,13 +159,9 @@ class ApiManagementStream(FilterStream):
 
     def _prepare(self) -> Reply | None:
         """Read the body and what it may use."""
-        call, exchange = self._call, self._exchange
-        try:
-            body = exchange.request_json() if exchange.request_body else {}
-        except ValueError:
-            return errors.invalid_body("not valid JSON").reply()
-        if not isinstance(body, dict):
-            return errors.invalid_body("not a JSON object").reply()
+        call, body = self._call, bodies.read(self._exchange)
+        if isinstance(body, Reply):
+            return body
         call.body = body
         if not call.model:  # no body router in front
             answer = self._filter.chains.recheck(call)
