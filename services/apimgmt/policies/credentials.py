@@ -49,6 +49,13 @@ class CredentialsSettings(ConfigModel):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"expected each issuer once (twice: {', '.join(twice)}); tokens name only their issuer")
+        open_ended = [issuer.issuer for issuer in self.issuers if issuer.organizations is None]
+        open_ended += [GOOGLE_ISSUER] if self.google and self.google.organizations is None else []
+        if len(names) > 1 and open_ended:
+            raise ValueError(
+                f"of several issuers each needs `organizations` (missing: {', '.join(open_ended)}): otherwise who runs "
+                "one of them could be anybody's client"
+            )
         return self
 
 

@@ -202,6 +202,12 @@ def test_an_issuer_stands_there_once():
         CredentialsSettings.model_validate({"issuers": google, "google": {"audiences": ["a"]}})
 
 
+def test_of_several_issuers_each_says_whose_clients_it_may_name() -> None:
+    with pytest.raises(ValueError, match=r"of several issuers each needs `organizations`"):
+        CredentialsSettings.model_validate({"issuers": ISSUERS, "google": GOOGLE})
+    assert CredentialsSettings.model_validate({"issuers": ISSUERS}).issuers
+
+
 REAL = SigningKey("k").sign({"iss": "https://id.example.com", "aud": "a", "azp": "client-of-chat", "exp": NOW + 60})
 PIECES = st.one_of(
     st.text(max_size=80),
@@ -227,7 +233,8 @@ def _runner(headers) -> Reply:
     async def run() -> Reply | None:
         async with world() as w:
             w.issue()
-            policy = w.credentials(issuers=ISSUERS, google=GOOGLE)
+            own = {"organizations": ["acme"]}
+            policy = w.credentials(issuers=[issuer | own for issuer in ISSUERS], google=GOOGLE | own)
             try:
                 made = call(*headers)
                 reply = await answer(policy.check(made))

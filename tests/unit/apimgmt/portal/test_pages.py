@@ -202,9 +202,7 @@ async def test_usage_is_summed_and_every_chart_has_its_table(site: Site) -> None
     assert len(rows) >= 7
     assert {"production", "batch"} <= set(re.findall(r'<th scope="row">(\w+)<svg', page))
     prompts = sum(size_on(day) * requests_on(day) for day in range(7))
-    assert f"{prompts:,}" in page, (
-        "prompt tokens of the key of support-bot"
-    )
+    assert f"{prompts:,}" in page, "prompt tokens of the key of support-bot"
     hours = await browser.get(f"{BASE}/usage?range=24h")
     assert hours.count("<g><title>") == 3 * 24
     for query in ("range=nonsense&by=nonsense&scope=nonsense", "range=90d&by=outcome", "range=month&by=app"):
