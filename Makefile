@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup local test test-tools test-engine test-vllm check format bench golden clean
+.PHONY: help setup local test test-slow test-tools test-engine test-vllm check format bench golden clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,7 +25,10 @@ local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this mac
 	@$(BIN)/penstock local up $(ARGS)
 
 test: $(STAMP) ## Run the default tests (under 5 minutes)
-	@$(BIN)/pytest -n 2 -m 'not vllm and not engine' $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup -m 'not vllm and not engine and not slow' $(ARGS)
+
+test-slow: $(STAMP) ## Run the tests of API management with real stores, browsers and crashes
+	@$(BIN)/pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 test-tools: ## Install what some tests need of the system: a Redis server and Chromium (Debian or Ubuntu, as root)
 	@command -v redis-server >/dev/null && command -v chromium >/dev/null || \

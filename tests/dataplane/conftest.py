@@ -20,7 +20,8 @@ def echo() -> Iterator[Stack]:
         yield running
 
 
-MakeClient = Callable[[str], OpenAI]
+MakeClient = Callable[..., OpenAI]
+"""(base URL, API key) -> client."""
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def openai_client() -> Iterator[MakeClient]:
     """Make OpenAI clients for a base URL. They do not retry, so that each request is one request."""
     made: list[OpenAI] = []
 
-    def make(base_url: str) -> OpenAI:
+    def make(base_url: str, api_key: str = "sk-test") -> OpenAI:
         # Proxies of the environment must not stand between a test and this machine.
         http = httpx2.Client(trust_env=False, timeout=30)
-        made.append(OpenAI(base_url=base_url, api_key="sk-test", max_retries=0, http_client=http))
+        made.append(OpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http))
         return made[-1]
 
     yield make

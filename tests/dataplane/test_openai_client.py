@@ -18,7 +18,7 @@ HELLO: Any = [{"role": "user", "content": "Say hello."}]
 
 @pytest.fixture
 def client(stack: Stack, openai_client: MakeClient) -> OpenAI:
-    return openai_client(stack.endpoint)
+    return openai_client(stack.endpoint, stack.api_key)
 
 
 @pytest.mark.parametrize("model", [LLAMA, GEMMA, *ADAPTERS])

@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture
 def http(stack: Stack) -> Iterator[httpx.Client]:
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {stack.api_key}"}
     with httpx.Client(base_url=stack.url, headers=headers, trust_env=False, timeout=30) as client:
         yield client
 

@@ -21,7 +21,8 @@ CONNECTIONS = 16
 
 @pytest.fixture
 async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=30) as client:
+    headers = {"authorization": f"Bearer {stack.api_key}"}
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers, trust_env=False, timeout=30) as client:
         yield client
 
 

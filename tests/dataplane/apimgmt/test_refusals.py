@@ -172,16 +172,15 @@ async def test_bodies_that_cannot_be_read(tenant: Tenant, name: str) -> None:
     await uncharged(tenant)
 
 
-async def test_of_two_equal_keys_the_replicas_choice_is_reserved(sqlite: Managed) -> None:
-    """The last one counts, here as in the model server; two models are refused by the body router."""
+async def test_of_two_equal_keys_none_is_believed(sqlite: Managed) -> None:
     tenant = sqlite.tenant([{"name": "tokens", "scope": "key", "kind": "tokens", "amount": 300, "window": "month"}])
     messages = b'[{"role":"user","content":"x"}]'
     body = b'{"model":"alpha","ignore_eos":true,"max_tokens":%d,"messages":' + messages + b',"max_tokens":%d}'
     async with tenant.http() as http:
-        answer = await http.post(CHAT, content=body % (1, 900), headers=JSON)
-        assert answer.status_code == 429
-        answer = await http.post(CHAT, content=body % (900, 2), headers=JSON)
-        assert answer.json()["usage"]["completion_tokens"] == 2
+        for first, second in ((1, 900), (900, 2)):
+            answer = await http.post(CHAT, content=body % (first, second), headers=JSON)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (400, "duplicate_parameter", "max_tokens")
     await tenant.balanced()
 
 
