@@ -27,7 +27,7 @@ local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this mac
 test: $(STAMP) ## Run the default tests (under 5 minutes)
 	@$(BIN)/pytest -n 2 --dist loadgroup -m 'not vllm and not engine and not slow' $(ARGS)
 
-test-slow: $(STAMP) ## Run the tests of API management with real stores, browsers and crashes
+test-slow: $(STAMP) ## Run the tests with whole stacks, real stores, browsers and crashes
 	@$(BIN)/pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 test-tools: ## Install what some tests need of the system: a Redis server and Chromium (Debian or Ubuntu, as root)

@@ -8,6 +8,8 @@ ROOT = Path(__file__).parent
 SLOW = (
     "contract/apimgmt/store",
     "dataplane/apimgmt",
+    "dataplane/test_environments.py",
+    "dataplane/test_local_stack.py",
     "dataplane/test_portal.py",
     "unit/apimgmt/export",
     "unit/apimgmt/valkey",

@@ -18,13 +18,13 @@ from openai import OpenAI
 
 from cli.local.process import identity
 from cli.local.state import wait_for
-from tests.support.local import FAST, ROOT, Stack, penstock, running_stack, stack  # noqa: F401
+from tests.support.local import FAST, ROOT, Stack, penstock, running_stack
 
 LLAMA, GEMMA, ADAPTER = "llama-3.1-8b", "gemma-3-12b", "LoRA-1-gemma"
 
 
 @pytest.fixture
-def client(stack: Stack) -> OpenAI:  # noqa: F811
+def client(stack: Stack) -> OpenAI:
     return OpenAI(base_url=stack.endpoint, api_key=stack.api_key, max_retries=0, timeout=20)
 
 
@@ -36,7 +36,7 @@ def ask(client: OpenAI, model: str, **headers: str) -> Any:
     )
 
 
-def post(stack: Stack, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:  # noqa: F811
+def post(stack: Stack, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
     usual = {"content-type": "application/json", "authorization": f"Bearer {stack.api_key}"}
     request = urllib.request.Request(f"{stack.endpoint}/chat/completions", body, {**usual, **headers})
     try:
@@ -64,7 +64,7 @@ def test_streams(client: OpenAI) -> None:
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
-def test_status_json(stack: Stack) -> None:  # noqa: F811
+def test_status_json(stack: Stack) -> None:
     state = json.loads(stack.run("status", "--json").stdout)
     assert (state["environment"], state["phase"], state["endpoint"]) == ("local", "ready", stack.endpoint)
     kinds: dict[str, int] = {}
@@ -77,14 +77,14 @@ def test_status_json(stack: Stack) -> None:  # noqa: F811
     assert kinds == {"envoy": 1, "callout": 2, "picker": 3, "replica": 9}
 
 
-def test_what_has_no_effect_is_named(stack: Stack) -> None:  # noqa: F811
+def test_what_has_no_effect_is_named(stack: Stack) -> None:
     assert "PodDisruptionBudget" in stack.run("status").stdout
     text = stack.run("status", "--verbose").stdout
     assert "Gateway HTTPS listener" in text
     assert "PodDisruptionBudget (body-router" in text
 
 
-def test_logs(stack: Stack, client: OpenAI) -> None:  # noqa: F811
+def test_logs(stack: Stack, client: OpenAI) -> None:
     request_id = "a-request-of-this-test"
     ask(client, LLAMA, **{"x-request-id": request_id})
     assert '"message":"serving"' in stack.run("logs", "body-router").stdout
@@ -100,14 +100,14 @@ def test_logs(stack: Stack, client: OpenAI) -> None:  # noqa: F811
     assert "body-router" in unknown.stderr
 
 
-def test_a_second_up_is_refused(stack: Stack) -> None:  # noqa: F811
+def test_a_second_up_is_refused(stack: Stack) -> None:
     for flags in ((), ("--detach",)):
         second = stack.run("up", *flags)
         assert second.returncode == 1
         assert "penstock local down --env local" in second.stderr
 
 
-def test_clients_cannot_choose_the_backend_nor_steer_envoy(stack: Stack, client: OpenAI) -> None:  # noqa: F811
+def test_clients_cannot_choose_the_backend_nor_steer_envoy(stack: Stack, client: OpenAI) -> None:
     victim = stack.pieces["gemma-3-12b-a-0"]["address"]
     names = ("x-gateway-destination-endpoint", "x-gateway-destination-endpoint-subset", "x-gateway-model-name")
     headers = dict.fromkeys(names, victim)
@@ -117,7 +117,7 @@ def test_clients_cannot_choose_the_backend_nor_steer_envoy(stack: Stack, client:
         assert answer.headers["x-penstock-replica"].startswith("llama-3-1-8b-")
 
 
-def test_a_crashed_piece_is_restarted_on_its_port(stack: Stack, client: OpenAI) -> None:  # noqa: F811
+def test_a_crashed_piece_is_restarted_on_its_port(stack: Stack, client: OpenAI) -> None:
     before = stack.pieces["body-router"]
     stack.kill("body-router")
     assert wait_for(lambda: stack.pieces["body-router"]["restarts"] == before["restarts"] + 1, 20)
@@ -127,20 +127,20 @@ def test_a_crashed_piece_is_restarted_on_its_port(stack: Stack, client: OpenAI) 
     assert ask(client, LLAMA).status_code == 200
 
 
-def test_requests_pass_while_one_replica_is_down(stack: Stack) -> None:  # noqa: F811
+def test_requests_pass_while_one_replica_is_down(stack: Stack) -> None:
     with stack.down("gemma-3-12b-a-0"):
         answers = [post(stack, prompt(GEMMA)) for _ in range(12)]
         assert [status for status, _ in answers] == [200] * 12
 
 
-def test_no_replica_at_all_is_an_openai_error(stack: Stack) -> None:  # noqa: F811
+def test_no_replica_at_all_is_an_openai_error(stack: Stack) -> None:
     with stack.down(*(f"gemma-3-12b-a-{index}" for index in range(3))):
         status, body = post(stack, prompt(GEMMA))
         assert status == 503
         assert set(body["error"]) == {"message", "type", "param", "code"}
 
 
-def test_picker_down_under_fail_close_is_503_for_its_pool_alone(stack: Stack) -> None:  # noqa: F811
+def test_picker_down_under_fail_close_is_503_for_its_pool_alone(stack: Stack) -> None:
     with stack.down("gemma-3-12b-a-picker"):
         status, body = post(stack, prompt(GEMMA))
         assert (status, body["error"]["code"]) == (503, "service_unavailable")
@@ -171,13 +171,13 @@ def test_picker_down_under_fail_open_spreads_requests(tmp_path: Path) -> None:
             assert running.stats(f"cluster.service/inference/{port.replace(':', '_')}.*none_healthy")
 
 
-def test_body_router_down_is_an_openai_error(stack: Stack) -> None:  # noqa: F811
+def test_body_router_down_is_an_openai_error(stack: Stack) -> None:
     with stack.down("body-router"):
         status, body = post(stack, prompt(LLAMA))
         assert (status, body["error"]["type"]) == (500, "server_error")
 
 
-def test_large_bodies_pass(stack: Stack) -> None:  # noqa: F811
+def test_large_bodies_pass(stack: Stack) -> None:
     # 5 MB are more tokens than the model takes: the replica's own error shows that the whole body arrived.
     status, body = post(stack, prompt(LLAMA, 5_000_000))
     assert status == 400
@@ -260,6 +260,6 @@ def test_the_development_key_outlives_the_run_and_is_made_anew_when_it_was_revok
         assert ask(OpenAI(base_url=running.endpoint, api_key=running.api_key), LLAMA).status_code == 200
 
 
-def test_without_a_key_there_is_an_openai_error_and_no_answer(stack: Stack) -> None:  # noqa: F811
+def test_without_a_key_there_is_an_openai_error_and_no_answer(stack: Stack) -> None:
     status, body = post(stack, prompt(LLAMA), authorization="Bearer psk_unknown")
     assert (status, body["error"]["code"]) == (401, "invalid_api_key")
