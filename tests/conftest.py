@@ -6,6 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parent
 SLOW = (
+    "contract/apimgmt/service",
     "contract/apimgmt/store",
     "dataplane/apimgmt",
     "dataplane/test_environments.py",
