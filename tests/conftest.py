@@ -12,7 +12,9 @@ SLOW = (
     "dataplane/test_environments.py",
     "dataplane/test_local_stack.py",
     "dataplane/test_portal.py",
+    "unit/apimgmt/admin",
     "unit/apimgmt/export",
+    "unit/apimgmt/portal",
     "unit/apimgmt/valkey",
 )
 """Folders and files below `tests`."""
