@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,7 +165,9 @@ def running_stack(
         try:
             for name in stack.pieces:
                 stack.start(name)
-            asyncio.run(stack.ready())
+            # in a thread, since a fixture may be asked for from inside of an asynchronous one, whose loop is running
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, stack.ready()).result()
             yield stack
         finally:
             for name in reversed(list(stack.processes)):
