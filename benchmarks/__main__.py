@@ -2,6 +2,15 @@
 
 import runpy
 
-for name in ("path", "management_session", "management", "picker_decision", "body_scan", "session", "preview", "routing"):
+for name in (
+    "path",
+    "management_session",
+    "management",
+    "picker_decision",
+    "body_scan",
+    "session",
+    "preview",
+    "routing",
+):
     print(f"\n== {name}", flush=True)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
