@@ -22,6 +22,8 @@ from services.apimgmt.store.api import (
 
 Place = tuple[Kind, str, str]
 
+REFUSED = "a test of requests or the ledger needs a real store: this one keeps documents and keys only"
+
 
 class MemoryStore(Store):
     """Counts what it is asked; can be told to be away, or to wait."""
@@ -151,31 +153,31 @@ class MemoryStore(Store):
         self.used.update(used)
 
     def reserve(self, reservation: Reservation) -> Awaitable[Grant]:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     def settle(self, settlement: Settlement) -> Awaitable[None]:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     async def renew(self, owner: str, until: int) -> None:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     async def sweep(self, now: int) -> int:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     async def totals(self, charges: Sequence[Charge]) -> Sequence[int]:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     async def ledger(self, after: str, limit: int, until: str | None = None) -> tuple[str, Sequence[bytes]]:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     async def prune(self, before: int, until: str | None = None) -> int:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     async def note(self, name: str) -> tuple[int, bytes]:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
 
     async def put_note(self, name: str, value: bytes, expected: int) -> int:
-        raise NotImplementedError
+        raise AssertionError(REFUSED)
