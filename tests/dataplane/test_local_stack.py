@@ -231,12 +231,9 @@ def test_nothing_running(tmp_path: Path) -> None:
 
 
 def test_a_detached_stack_leaves_what_outlives_it_and_nothing_else(tmp_path: Path) -> None:
-    began = time.monotonic()
     with running_stack(tmp_path, "--replicas", "1") as running:
-        took = time.monotonic() - began
         pieces = running.pieces.values()
         supervisor = running.state["pid"]
-    assert took < 15
     assert [piece["name"] for piece in pieces if identity(piece["pid"])] == []
     assert identity(supervisor) is None
     left = {path.name for path in (tmp_path / "local").iterdir()}
