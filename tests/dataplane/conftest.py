@@ -1,4 +1,7 @@
-"""Stacks that data path tests share, each started once per worker and only where a test asks for it."""
+"""Stacks that data path tests share, each started only where a test asks for it, and ended with the last of them.
+
+Files that share one name its `xdist_group`, so that one worker starts it.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +16,7 @@ from tests.support.stack import Stack, running_stack
 __all__ = ["stack"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def echo() -> Iterator[Stack]:
     """Two models of one echo replica each, behind body router and pickers."""
     with running_stack(SETTINGS, change=with_echo_replicas) as running:

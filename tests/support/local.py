@@ -5,7 +5,8 @@
     def test_x(stack: Stack) -> None:
         client = OpenAI(base_url=stack.endpoint, api_key=stack.api_key)
 
-`stack` is session-scoped (one per xdist worker): a test that kills or holds a piece puts it back, which `down` does.
+`stack` is one for all tests of the package that imports it: a test that kills or holds a piece puts it back, which
+`down` does. Files that use it name one `xdist_group`, so that one worker starts it.
 For other settings of the simulator or a changed declaration, open `running_stack` yourself.
 """
 
@@ -160,7 +161,7 @@ def running_stack(
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The environment `local`, as declared, with a fast simulator."""
     with running_stack(tmp_path_factory.mktemp("stack")) as running:

@@ -1,4 +1,4 @@
-"""Stacks that these tests share: each is started once per worker, and only where a test asks for it."""
+"""Stacks that these tests share: each is started only where a test asks for it, and ended with the last of them."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ from tests.support.valkey import NoServer, program
 KEY = SigningKey("first")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def issuer() -> Iterator[Issuer]:
     """An issuer of JWTs with the key `KEY`, in a thread: stacks and tests of all kinds use it."""
     begun: list[Issuer] = []
@@ -48,13 +48,13 @@ def running(store: str, issuer: Issuer) -> Iterator[Managed]:
         yield managed
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sqlite(issuer: Issuer) -> Iterator[Managed]:
     """One pod, on SQLite."""
     yield from running("sqlite", issuer)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def valkey(issuer: Issuer) -> Iterator[Managed]:
     """Two pods, on a real server."""
     try:
