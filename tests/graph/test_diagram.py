@@ -10,10 +10,12 @@ from cli.diagram.layout import draw
 from cli.diagram.svg import cut
 from cli.diagram.topology import topology
 from cli.graph.model import Graph, Resource
-from cli.graph.program import record_environment
 from cli.graph.project import environments
 from cli.main import main
 from tests.support import picture
+from tests.support.recordings import recorded
+
+pytestmark = pytest.mark.xdist_group("recordings")
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -33,16 +35,16 @@ def graph(*resources: Resource) -> Graph:
 
 @pytest.mark.parametrize("environment", environments(ROOT))
 def test_every_environment_has_a_picture_of_all_its_pools_and_routes(environment: str) -> None:
-    recorded = record_environment(environment, preview=False, root=ROOT)
-    found = texts(draw(topology(recorded)))
-    for manifest in recorded.manifests():
+    declared = recorded(environment)
+    found = texts(draw(topology(declared)))
+    for manifest in declared.manifests():
         if manifest["kind"] in ("InferencePool", "Gateway"):
             assert manifest["metadata"]["name"] in found
 
 
 def test_boxes_of_one_picture_do_not_overlap() -> None:
     for environment in environments(ROOT):
-        drawn = ET.fromstring(draw(topology(record_environment(environment, preview=False, root=ROOT))))
+        drawn = ET.fromstring(draw(topology(recorded(environment))))
         boxes = [
             tuple(float(shape.attrib[name]) for name in ("x", "y", "width", "height"))
             for group in drawn.iter(f"{SVG}g")
@@ -60,7 +62,7 @@ def test_the_picture_in_the_documentation_is_the_one_that_is_drawn_now() -> None
 
 
 def test_weights_are_shown_as_shares() -> None:
-    found = texts(draw(topology(record_environment("local", preview=False, root=ROOT))))
+    found = texts(draw(topology(recorded("local"))))
     assert "90 %" in found
     assert "10 %" in found
 

@@ -10,12 +10,14 @@ from penstock import ConfigErrors
 
 from cli.graph import gcp_types
 from cli.graph.model import UNKNOWN, Graph
-from cli.graph.program import record_environment
 from cli.graph.project import environments, load_project
 from cli.graph.providers import Answers
 from cli.graph.recorder import record
 from infra import program
 from tests.support import golden
+from tests.support.recordings import recorded
+
+pytestmark = pytest.mark.xdist_group("recordings")
 
 ALL = environments(golden.ROOT)
 TWO_STACKS = ["dev", "prod", "staging"]
@@ -23,7 +25,7 @@ TWO_STACKS = ["dev", "prod", "staging"]
 
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, Graph]:
-    return {name: record_environment(name, root=golden.ROOT) for name in ALL}
+    return {name: recorded(name) for name in ALL}
 
 
 def test_the_environments_are_those_of_the_documentation() -> None:
@@ -35,7 +37,7 @@ def test_the_environments_are_those_of_the_documentation() -> None:
 @pytest.mark.parametrize("preview", [False, True], ids=["update", "preview"])
 @pytest.mark.parametrize("environment", ALL)
 def test_the_provider_takes_every_google_cloud_resource(environment: str, preview: bool) -> None:
-    graph = record_environment(environment, preview=preview, root=golden.ROOT)
+    graph = recorded(environment, preview=preview)
     found = {verdict.resource.key: (verdict.status, verdict.errors) for verdict in gcp_types.judge(graph)}
     assert found == dict.fromkeys(found, ("ok", ()))
     assert bool(found) == (environment != "local")
@@ -44,7 +46,7 @@ def test_the_provider_takes_every_google_cloud_resource(environment: str, previe
 @pytest.mark.parametrize("environment", TWO_STACKS)
 def test_a_preview_of_the_gateway_stack_knows_the_platform(environment: str) -> None:
     """Its provider and networks come from a stack that was updated before: nothing of them is unknown."""
-    graph = record_environment(environment, preview=True, root=golden.ROOT)
+    graph = recorded(environment, preview=True)
     for item in graph.resources:
         if item.part == "gateway" and item.type == "pulumi:providers:kubernetes":
             assert UNKNOWN not in json.dumps(dict(item.inputs))

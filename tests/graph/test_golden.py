@@ -1,10 +1,14 @@
+import functools
+
 import pytest
 
 from cli.graph.model import UNKNOWN
-from cli.graph.program import record_environment
 from cli.graph.project import environments
 from cli.graph.schemas import SchemaSet
 from tests.support import golden
+from tests.support.recordings import recorded
+
+pytestmark = pytest.mark.xdist_group("recordings")
 
 every_environment = pytest.mark.parametrize("environment", environments(golden.ROOT))
 SHARED = golden.ROOT.parent / "shared" / "crds"
@@ -22,8 +26,8 @@ def test_inventory_is_the_golden_one(environment: str) -> None:
 
 @every_environment
 def test_preview_declares_the_same_resources(environment: str) -> None:
-    update = record_environment(environment, root=golden.ROOT)
-    preview = record_environment(environment, preview=True, root=golden.ROOT)
+    update = recorded(environment)
+    preview = recorded(environment, preview=True)
     assert preview.preview
     assert not update.preview
     shape = [(resource.key, resource.parent, resource.dependencies, resource.options) for resource in update.resources]
@@ -36,20 +40,21 @@ def test_preview_declares_the_same_resources(environment: str) -> None:
 @every_environment
 def test_parents_and_dependencies_stand_before_what_needs_them(environment: str) -> None:
     seen: set[str | None] = {None}
-    for resource in record_environment(environment, root=golden.ROOT).resources:
+    for resource in recorded(environment).resources:
         assert resource.parent in seen
         assert set(resource.dependencies) <= seen
         seen.add(resource.key)
 
 
+@functools.cache
+def shipped() -> SchemaSet:
+    return SchemaSet.load(SHARED)
+
+
 @every_environment
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no CRD files in ../shared/crds")
 def test_every_custom_resource_is_valid(environment: str) -> None:
-    verdicts = [
-        verdict
-        for verdict in SchemaSet.load(SHARED).judge(record_environment(environment, root=golden.ROOT))
-        if verdict.status != "skipped"
-    ]
+    verdicts = [verdict for verdict in shipped().judge(recorded(environment)) if verdict.status != "skipped"]
     assert verdicts
     for verdict in verdicts:
         expected = "no-schema" if verdict.resource.inputs["kind"] in WITHOUT_SCHEMA else "ok"

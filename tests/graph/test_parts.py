@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pulumi
@@ -13,6 +12,7 @@ import pytest
 from cli.graph.monitor import UnansweredFunction
 from cli.graph.providers import FORWARDING_RULES, outputs_of
 from cli.graph.recorder import record
+from tests.support.command import penstock
 
 PROGRAM = """
 import pulumi
@@ -52,8 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def preview(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cli.main", "preview", "--root", str(root), *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    return penstock("preview", "--root", str(root), *args)
 
 
 @pytest.mark.parametrize("mode", ["--preview", "--no-preview"])

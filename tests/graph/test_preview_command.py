@@ -1,15 +1,21 @@
-"""`penstock preview` as users run it: a process of its own, on a small project of its own or on this one."""
+"""`penstock preview`, on a small project of its own or on this one.
+
+As users run it, in a process of its own, where a process can make a difference: `process`; else in this one: `preview`.
+"""
 
 import json
 import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.command import penstock
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +100,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def penstock(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     command = [sys.executable, "-m", "cli.main", *arguments]
     path = {"PYTHONPATH": str(ROOT)}
@@ -103,12 +109,16 @@ def penstock(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.Comple
     )
 
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
 def preview(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return penstock("preview", *arguments, cwd=project)
 
 
-def test_text_shows_tree_counts_and_verdicts(project: Path) -> None:
-    result = preview(project, "--schemas", "crds")
+@pytest.mark.parametrize("run", [penstock, process])
+def test_text_shows_tree_counts_and_verdicts(project: Path, run: Run) -> None:
+    result = run("preview", "--schemas", "crds", cwd=project)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert result.stdout.splitlines() == [
@@ -153,8 +163,11 @@ def test_json_is_one_object_without_secrets(project: Path) -> None:
 
 
 def test_output_is_the_same_every_time(project: Path) -> None:
-    runs = {preview(project, "--json").stdout for _ in range(3)}
+    """Whatever the order of Python's sets."""
+    processes = [process("preview", "--json", cwd=project, PYTHONHASHSEED=seed) for seed in ("1", "2")]
+    runs = {result.stdout for result in (*processes, preview(project, "--json"))}
     assert len(runs) == 1
+    assert "shop-widget" in runs.pop()
 
 
 def test_invalid_resources_exit_1(project: Path) -> None:
@@ -210,7 +223,8 @@ def test_schemas_beside_the_project_are_the_default(project: Path, tmp_path: Pat
     ids=str,
 )
 def test_errors_exit_2_with_a_message(project: Path, arguments: list[str], messages: list[str]) -> None:
-    result = preview(project, *arguments)
+    run = process if arguments == ["--env", "broken"] else penstock
+    result = run("preview", *arguments, cwd=project)
     assert result.returncode == 2
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -219,12 +233,12 @@ def test_errors_exit_2_with_a_message(project: Path, arguments: list[str], messa
 
 
 def test_traceback_on_demand(project: Path) -> None:
-    result = penstock("preview", "--env", "broken", cwd=project, PENSTOCK_TRACEBACK="1")
+    result = process("preview", "--env", "broken", cwd=project, PENSTOCK_TRACEBACK="1")
     assert result.returncode == 2
     assert "Traceback" in result.stderr
 
 
-def on_terminal(project: Path, **env: str) -> str:
+def on_terminal(project: Path) -> str:
     """Run the preview with a terminal as its output."""
     leader, follower = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -232,9 +246,9 @@ def on_terminal(project: Path, **env: str) -> str:
         with subprocess.Popen(
             [sys.executable, "-m", "cli.main", "preview"],
             cwd=project,
-            env={**environment, "PYTHONPATH": str(ROOT), **env},
+            env={**environment, "PYTHONPATH": str(ROOT)},
             stdout=follower,
-        ) as process:
+        ) as running:
             os.close(follower)
             output = b""
             while True:
@@ -245,20 +259,32 @@ def on_terminal(project: Path, **env: str) -> str:
                 if not piece:
                     break
                 output += piece
-        assert process.returncode == 0
+        assert running.returncode == 0
         return output.decode()
     finally:
         os.close(leader)
 
 
-def test_colours_only_on_a_terminal_that_wants_them(project: Path) -> None:
+def on_a_terminal_here(project: Path) -> str:
+    """Run the preview in this process, with a terminal as its output."""
+    leader, follower = pty.openpty()
+    with open(leader, "rb") as reader, open(follower, "w", encoding="utf-8") as terminal:
+        assert penstock("preview", cwd=project, stdout=terminal).returncode == 0
+        return reader.read1(65536).decode()  # little, so it waits in the terminal
+
+
+def test_colours_only_on_a_terminal_that_wants_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
     assert "\x1b[" in on_terminal(project)
-    assert "\x1b[" not in on_terminal(project, NO_COLOR="1")
+    assert "\x1b[" in on_a_terminal_here(project)
     assert "\x1b[" not in preview(project).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "local: 3 resources" in (plain := on_a_terminal_here(project))
+    assert "\x1b[" not in plain
 
 
 def test_encodings_without_boxes_get_ascii(project: Path) -> None:
-    result = penstock("preview", cwd=project, PYTHONIOENCODING="ascii")
+    result = process("preview", cwd=project, PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
     assert "`- shop " in result.stdout
 
@@ -274,7 +300,7 @@ def test_a_reader_that_leaves_is_no_error(project: Path) -> None:
 
 
 def test_help_and_version() -> None:
-    assert penstock("--version").stdout.startswith("penstock 0.")
+    assert process("--version").stdout.startswith("penstock 0.")
     for arguments in (["--help"], ["preview", "--help"]):
         result = penstock(*arguments)
         assert result.returncode == 0
@@ -295,7 +321,7 @@ def test_preview_does_not_load_what_other_commands_need() -> None:
 
 
 def test_this_project_previews() -> None:
-    result = penstock("preview", "--json")
+    result = process("preview", "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["environment"] == "local"

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from cli.graph.model import Graph, Resource
-from cli.graph.program import record_environment
 from cli.graph.project import environments
 from cli.graph.schemas import is_custom_resource
 from cli.graph.wire import redacted_inputs
+from tests.support.recordings import recorded
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "golden"
@@ -111,7 +111,7 @@ def path_of(environment: str) -> Path:
 def current(environment: str) -> str:
     """Return the inventory of what the program declares now."""
     heading = f"# What the environment `{environment}` declares. Written by `{REGENERATE}`; do not edit.\n"
-    return heading + dump(inventory(record_environment(environment, root=ROOT)))
+    return heading + dump(inventory(recorded(environment)))
 
 
 def difference(environment: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cli.diagram.layout import draw
 from cli.diagram.topology import topology
-from cli.graph.program import record_environment
+from tests.support.recordings import recorded
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = "prod"
@@ -13,7 +13,7 @@ PICTURE = ROOT / "docs" / f"{ENVIRONMENT}.svg"
 
 def text() -> str:
     """The picture as SVG."""
-    return draw(topology(record_environment(ENVIRONMENT, preview=False, root=ROOT)))
+    return draw(topology(recorded(ENVIRONMENT)))
 
 
 if __name__ == "__main__":

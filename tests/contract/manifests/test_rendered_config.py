@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.graph.program import record_environment
 from services.bodyrouter.settings import Settings as BodyRouterSettings
 from services.extproc import flags
 from services.extproc.config import parse_config
@@ -14,13 +13,14 @@ from services.picker import __main__ as picker
 from services.picker import config as picker_config
 from services.picker.objectives import Objectives
 from tests.support.arguments import IMAGE, declared, of_kind
+from tests.support.recordings import recorded
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def local():
-    return record_environment("local", root=ROOT)
+    return recorded("local")
 
 
 def _config(graph, name, file="config.yaml"):

@@ -7,9 +7,9 @@ import pulumi
 import pytest
 from penstock import ConfigErrors
 
-from cli.graph.program import record_environment
 from cli.graph.recorder import record
 from infra import program
+from tests.support import recordings
 
 ROOT = Path(__file__).parents[3]
 CONFIG = {
@@ -30,7 +30,7 @@ def preview(request):
 
 
 def test_local_declares_the_objects_of_the_architecture(preview):
-    graph = record_environment("local", preview=preview, root=ROOT)
+    graph = recordings.recorded("local", preview=preview)
     found: dict[str, set[str]] = {}
     for manifest in graph.manifests():
         found.setdefault(manifest["kind"], set()).add(manifest["metadata"]["name"])

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.graph.program import record_environment
 from cli.local.model import Piece, Plan
 from cli.local.plan import SECRETS, Options, make_plan
 from cli.local.ports import PortAllocator
 from cli.local.secrets import LocalSecrets
 from services.apimgmt.settings import Settings, SqliteStore, ValkeyStore
 from services.extproc.config import parse_config
+from tests.support.recordings import recorded
+
+pytestmark = pytest.mark.xdist_group("recordings")
 
 ROOT = Path(__file__).resolve().parents[3]
 PlanOf = Callable[..., Plan]
@@ -27,7 +29,7 @@ def planned(tmp_path: Path, ports: PortAllocator) -> PlanOf:
 
     def make(environment: str, path: str = "/nowhere") -> Plan:
         options = Options(root=ROOT, state_dir=tmp_path / "state", python="python3", replicas=1)
-        graph = record_environment(environment, preview=False, root=ROOT)
+        graph = recorded(environment)
         return make_plan(graph, options, ports, {"PATH": path})
 
     return make
@@ -127,7 +129,7 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
 def test_the_callers_variable_wins_and_replicas_get_nothing_made_up(tmp_path: Path, ports: PortAllocator) -> None:
     options = Options(root=ROOT, state_dir=tmp_path, python="python3", replicas=1)
     environ: dict[str, Any] = {"PATH": "/nowhere", "PENSTOCK_KEY_PEPPER": "p" * 40}
-    plan = make_plan(record_environment("local", preview=False, root=ROOT), options, ports, environ)
+    plan = make_plan(recorded("local"), options, ports, environ)
     assert managed(plan)[0].env["PENSTOCK_KEY_PEPPER"] == "p" * 40
     replicas = [piece for piece in plan.pieces if piece.kind == "replica"]
     assert replicas
