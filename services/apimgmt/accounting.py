@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from services.apimgmt.ledger.record import Ids
 from services.apimgmt.metrics import Metrics
 from services.apimgmt.store.api import Grant, Reservation, Settlement, Store, StoreError
+from services.extproc import alarms
 
 HOLD_S = 2.0
 """How long the end of an answer is held for its settlement, seconds."""
@@ -50,7 +51,7 @@ class Accounting:
         self._lease_s = lease_s
         self._until = 0
         """When this process's own lease ends, Unix seconds."""
-        self._pending: set[asyncio.Future[None]] = set()
+        self._pending: dict[asyncio.Future[None], _Settling] = {}
         self._spool: deque[Settlement] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._beside: set[asyncio.Task[None]] = set()
@@ -90,9 +91,22 @@ class Accounting:
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
         """Begin to settle; failures are retried here. The future is done when the store has it, or when it failed."""
         future = _future(self.store.settle(settlement))
-        self._pending.add(future)
-        future.add_done_callback(lambda done: self._settled(done, settlement))
+        self._pending[future] = _Settling(settlement)
+        future.add_done_callback(self._settled)
         return future
+
+    def hold(self, settled: "asyncio.Future[None]", value: T) -> "asyncio.Future[T]":
+        """Return a future of `value`, done when a settlement that `settle` began is, or has taken `HOLD_S`."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        settling = self._pending.get(settled)
+        if settling is None:
+            future.set_result(value)
+        else:
+            settling.hold(future, value, self._late)
+        return future
+
+    def _late(self) -> None:
+        self.metrics.settlements.counts[("late",)] += 1
 
     def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what outlives its request."""
@@ -100,8 +114,9 @@ class Accounting:
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
-    def _settled(self, future: "asyncio.Future[None]", settlement: Settlement) -> None:
-        self._pending.discard(future)
+    def _settled(self, future: "asyncio.Future[None]") -> None:
+        settling = self._pending.pop(future)
+        settling.let_go()
         error = None if future.cancelled() else future.exception()
         if error is None and not future.cancelled():
             self.metrics.settlements.counts[("written",)] += 1
@@ -112,7 +127,7 @@ class Accounting:
         if not self._spool:
             logger.error("a settlement failed, it will be retried", extra={"error": _told(error)})
         self.metrics.settlements.counts[("spooled",)] += 1
-        self._spool.append(settlement)
+        self._spool.append(settling.settlement)
         self.metrics.spooled = len(self._spool)
 
     async def _retry(self) -> None:
@@ -176,6 +191,36 @@ class Accounting:
             await asyncio.sleep(self._lease_s / 2 * random.uniform(1 - JITTER, 1 + JITTER))
 
 
+class _Settling:
+    """A settlement on its way to the store, and who waits for it."""
+
+    __slots__ = ("_alarm", "_future", "_value", "settlement")
+
+    def __init__(self, settlement: Settlement) -> None:
+        self.settlement = settlement
+        self._future: asyncio.Future[Any] | None = None
+        self._value: object = None
+        self._alarm: alarms.Alarm | None = None
+
+    def hold(self, future: "asyncio.Future[T]", value: T, late: Callable[[], None]) -> None:
+        """Give `future` its value when the settlement is done, or with `late` after `HOLD_S`."""
+
+        def expire() -> None:
+            late()
+            self.let_go()
+
+        self._future, self._value, self._alarm = future, value, alarms.after(HOLD_S, expire)
+
+    def let_go(self) -> None:
+        """Let the held value go, if there is one."""
+        future, self._future = self._future, None
+        if future is None or self._alarm is None:
+            return
+        self._alarm.call_off()
+        if not future.done():
+            future.set_result(self._value)
+
+
 async def until(future: "asyncio.Future[T]", limit_s: float) -> bool:
     """Wait for a future without owning it: neither cancelling nor failing this wait touches it. False: not done."""
     if future.done():
@@ -195,25 +240,6 @@ async def until(future: "asyncio.Future[T]", limit_s: float) -> bool:
         timer.cancel()
         future.remove_done_callback(wake)
     return future.done()
-
-
-def held(settled: "asyncio.Future[None]", value: T, limit_s: float, metrics: Metrics) -> "asyncio.Future[T]":
-    """Return a future of `value`, done when the settlement is, or has taken too long. It owns nothing of that."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def let_go(_: object = None) -> None:
-        timer.cancel()
-        if not future.done():
-            future.set_result(value)
-
-    def late() -> None:
-        metrics.settlements.counts[("late",)] += 1
-        let_go()
-
-    timer = loop.call_later(limit_s, late)
-    settled.add_done_callback(let_go)
-    return future
 
 
 def _future(awaitable: Awaitable[T]) -> "asyncio.Future[T]":

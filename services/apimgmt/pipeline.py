@@ -15,7 +15,7 @@ import orjson
 from services.apimgmt import body as bodies
 from services.apimgmt import ending, errors, identity, reserving
 from services.apimgmt.account import Account
-from services.apimgmt.accounting import HOLD_S, Accounting, held
+from services.apimgmt.accounting import Accounting
 from services.apimgmt.call import MAX_KEPT, Call
 from services.apimgmt.chain import Chains, Compiled
 from services.apimgmt.ending import End
@@ -251,7 +251,7 @@ class ApiManagementStream(FilterStream):
         if account.closed or not (last or self._left == 0 or chunk.endswith(STREAM_END)):
             return out
         future = self._close(account, ending.of_answer(self._status, reader))
-        return out if future is None or future.done() else held(future, out, HOLD_S, self._filter.metrics)
+        return out if future is None or future.done() else self._filter.accounting.hold(future, out)
 
     def _keep(self, out: bytes) -> None:
         assert self._kept is not None  # noqa: S101 - asked before

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from services.extproc import alarms
 from services.extproc.api import BodyMode, Ending, Exchange, Filter, FilterStream, Outcome, Reply, deny
 
 logger = logging.getLogger("penstock.extproc")
@@ -152,7 +153,7 @@ async def _within(awaitable: Awaitable[T], limit_s: float) -> T:
         passed = True
         task.cancel()
 
-    timer = asyncio.get_running_loop().call_later(limit_s, expire)
+    alarm = alarms.after(limit_s, expire)
     try:
         return await awaitable
     except asyncio.CancelledError:
@@ -160,7 +161,7 @@ async def _within(awaitable: Awaitable[T], limit_s: float) -> T:
             raise HookDeadline(f"no answer within {limit_s:g} s") from None
         raise
     finally:
-        timer.cancel()
+        alarm.call_off()
         if passed:
             task.uncancel()
 

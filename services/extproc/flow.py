@@ -27,6 +27,7 @@ SWALLOW_FACTOR = 4
 
 WHOLE, CHUNKS = BodyMode.WHOLE, BodyMode.CHUNKS  # as members of the enumeration they take ten times as long to read
 WHOLE_IN_ONE = (pb.BUFFERED, pb.BUFFERED_PARTIAL)
+KNOWN_MODES = (DUPLEX, pb.STREAMED, *WHOLE_IN_ONE)
 
 
 class Flow:
@@ -98,7 +99,7 @@ class Flow:
         """Handle a piece of the body, or all of it."""
         if self.ended or self.cut:
             return self._swallow(message.end_of_stream)
-        if self.mode not in (DUPLEX, pb.STREAMED, *WHOLE_IN_ONE):
+        if self.mode not in KNOWN_MODES:
             self.mode = pb.STREAMED  # one answer for each message is right in every mode but full duplex
         body, last = message.body, message.end_of_stream
         if self.mode in WHOLE_IN_ONE:

@@ -290,8 +290,9 @@ class Store(abc.ABC):
     def reserve(self, reservation: Reservation) -> Awaitable[Grant]:
         """Check and hold all charges in one atomic step.
 
-        The same reservation again, as long as it is held, is granted again and holds no more; another one with its id,
-        or one that was settled, raises StoreError, as amounts outside 0 to 2**53 - 1 do.
+        The same reservation again of the same process, as long as it is held, is granted again and holds no more;
+        another one with its id, or one that was settled, raises StoreError, as amounts outside 0 to 2**53 - 1 do. Ids
+        of two processes are never the same.
         """
 
     @abc.abstractmethod

@@ -20,6 +20,9 @@ from services.apimgmt.store.sqlite.requests import HOUR_S, Requests
 BATCH = 500
 """Rows that one transaction of background work changes: requests wait for the lock meanwhile."""
 
+ORPHANED = 8
+"""Rows of reservations that one transaction settles: each may hold as many as `hot.MAX_BATCH`."""
+
 LAST = (1 << 63) - 1
 """Largest sequence that SQLite gives (SQLite documentation, "AUTOINCREMENT")."""
 
@@ -36,18 +39,18 @@ def renew(connection: sqlite3.Connection, owner: str, until: int) -> None:
     connection.execute("INSERT OR REPLACE INTO leases (owner, until) VALUES (?, ?)", (owner, until))
 
 
-def orphans(connection: sqlite3.Connection, now: int) -> list[str]:
-    """Return ids of reservations that no lease keeps."""
-    query = "SELECT id FROM reservations WHERE owner NOT IN (SELECT owner FROM leases WHERE until >= ?)"
+def orphans(connection: sqlite3.Connection, now: int) -> list[int]:
+    """Return the rows of reservations that no lease keeps."""
+    query = "SELECT number FROM reservations WHERE owner NOT IN (SELECT owner FROM leases WHERE until >= ?)"
     return [row[0] for row in connection.execute(query, (now,))]
 
 
-def lose(connection: sqlite3.Connection, ids: Sequence[str], now: int) -> int:
-    """Settle those that are still without a lease, as they were left. Return how many."""
-    still = set(orphans(connection, now)) if ids else set()
+def lose(connection: sqlite3.Connection, rows: Sequence[int], now: int) -> int:
+    """Settle those that are still without a lease, as they were left. Return how many requests."""
+    still = set(orphans(connection, now)) if rows else set()
     requests = Requests(connection)
     requests.begin()
-    lost = sum(requests.lose(request, now) for request in ids if request in still)
+    lost = sum(requests.lose(row, now) for row in rows if row in still)
     requests.write()
     return lost
 

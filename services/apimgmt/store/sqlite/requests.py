@@ -14,6 +14,7 @@ from typing import Any
 
 from services.apimgmt.store.api import DIMENSIONS, SUMS, Charge, Grant, Pace, Reservation, Settlement, StoreError
 from services.apimgmt.store.sqlite.counters import SLOT_BITS, Counters
+from services.apimgmt.store.sqlite.reservations import Held, Reservations, charges_of, entries_of
 
 MAX_DIMENSIONS = 65_536
 """Sets of dimensions whose number a process remembers."""
@@ -26,20 +27,11 @@ FIRST_LEASE_S = 60
 
 HOUR_S = 3600
 
-_HELD_CHARGE = struct.Struct("<4q")
-"""One charge of a reservation in the column `held`: place, when it expires, amount, and what is charged if lost."""
-
 _dimensions = operator.itemgetter(*DIMENSIONS)
 _sums = operator.itemgetter(*SUMS[1:])
 
 _ARRIVAL = "SELECT arrival_us FROM paces WHERE counter = ?"
 _ARRIVE = "INSERT OR REPLACE INTO paces (counter, arrival_us) VALUES (?, ?)"
-_RESERVE = (
-    "INSERT OR IGNORE INTO reservations (id, owner, held, record) "
-    "SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM ledger WHERE id = ?1)"
-)
-_HELD = "SELECT owner, held, record FROM reservations WHERE id = ?"
-_END = "DELETE FROM reservations WHERE id = ?"
 _RECORD = "INSERT OR IGNORE INTO ledger (id, time, record) VALUES (?, ?, ?)"
 _MATCH = " AND ".join(f"{name} = ?" for name in DIMENSIONS)
 _NUMBER = f"SELECT id FROM dimensions WHERE {_MATCH}"  # noqa: S608 - constants
@@ -50,6 +42,10 @@ _ROLLUP = (
 )
 
 
+class Swept(Exception):
+    """Another process has settled a reservation of this one (its lease had ended): the transaction begins anew."""
+
+
 class Requests:
     """What `reserve`, `settle` and the sweep do with one connection: `begin`, any number of calls, `write`."""
 
@@ -57,48 +53,62 @@ class Requests:
         cursor = connection.cursor()
         self._execute, self._many = cursor.execute, cursor.executemany
         self._counters = Counters(connection)
+        self._reservations = Reservations(connection)
         self._dimensions: dict[tuple[str, ...], int] = {}
         """Set of dimensions -> its row."""
         self._owners: set[str] = set()
         """Owners that have, or had, a lease."""
         self._arrivals: dict[str, float] = {}
         """Pace -> its time stamp, as far as the transaction has come."""
+        self._records: list[tuple[str, int, bytes]] = []
+        """Of requests that this process holds."""
         self._rollups: dict[tuple[int, int], Sequence[int]] = {}
         """Set of dimensions, hour -> what the transaction adds."""
+        self._careful = False
 
-    def begin(self) -> None:
-        """Begin to use a transaction."""
+    def begin(self, *, careful: bool = False) -> None:
+        """Begin to use a transaction. `careful`: one in which `write` raised Swept before."""
+        self._careful = careful
         self._counters.begin()
 
     def write(self) -> None:
-        """Write what was added: before the commit."""
+        """Write what was added: before the commit. Raises Swept or Repeated, after which nothing may be committed."""
+        if self._records and self._many(_RECORD, self._records).rowcount != len(self._records):
+            raise Swept
+        self._reservations.write()
         self._counters.write()
         if self._arrivals:
             self._many(_ARRIVE, list(self._arrivals.items()))
         if self._rollups:
             self._many(_ROLLUP, [(*place, *sums) for place, sums in self._rollups.items()])
+
+    def committed(self) -> None:
+        """The transaction is in the file."""
+        self._reservations.committed()
         self._clear()
 
     def rolled_back(self) -> None:
         """Forget the transaction, and all that it may have made."""
         self._clear()
+        self._reservations.rolled_back()
         self._counters.rolled_back()
         self._dimensions.clear()
         self._owners.clear()
 
     def _clear(self) -> None:
         self._arrivals.clear()
+        self._records.clear()
         self._rollups.clear()
 
     def reserve(self, reservation: Reservation) -> Grant:
         """Decide, and hold all or nothing. A repetition of what is held gets its grant again, and holds no more."""
-        charges, paces, id_ = reservation.charges, reservation.paces, reservation.id
-        counters = self._counters
+        charges, paces, counters = reservation.charges, reservation.paces, self._counters
         numbers, sums = counters.numbers, counters.sums
-        totals: list[int] = []
-        refused: list[int] = []
+        known: list[int] = []
         places: list[int] = []
-        held: list[int] = []
+        totals: list[int] = []
+        packed: list[int] = []
+        fits = True
         for charge, lost in zip(charges, reservation.lost, strict=True):
             number, amount = numbers.get(charge.counter) or counters.number_of(charge.counter), charge.amount
             place = (number << SLOT_BITS) + charge.slot
@@ -106,68 +116,83 @@ class Requests:
             if total is None:
                 total = counters.sum(place)
             if total + amount > charge.ceiling and charge.enforced:
-                refused.append(len(totals))
-            totals.append(total)
+                fits = False
+            known.append(number)
             places.append(place)
-            held += (place, charge.expires, amount, lost)
+            totals.append(total)
+            packed += (place, charge.expires, amount, lost)
         before = totals
-        if len({place >> SLOT_BITS for place in places}) < len(places):
+        if len(set(known)) < len(known):
             totals = _with_twins(charges, totals)
-            refused = [i for i, c in enumerate(charges) if c.enforced and totals[i] + c.amount > c.ceiling]
+            fits = False
+        refused = [] if fits else [i for i, c in enumerate(charges) if c.enforced and totals[i] + c.amount > c.ceiling]
         waits, arrivals = self._waits(paces, reservation.now * 1e6) if paces else ([], {})
         refused += [len(charges) + i for i, wait in enumerate(waits) if wait > 0 and paces[i].enforced]
-        packed = _packing(len(held)).pack(*held)
-        if refused:
-            again = self._execute(_HELD, (id_,)).fetchone() is not None
-        else:
-            again = self._execute(_RESERVE, (id_, reservation.owner, packed, reservation.record)).rowcount != 1
-        if again:
-            self._check_repeated(reservation, packed)
+        held = Held(reservation.owner, _packing(len(packed)).pack(*packed), places, reservation.record)
+        if (there := self._reservations.get(reservation.id)) is not None:
+            if there[:4] != held[:4]:
+                raise taken(reservation.id)
             return Grant(True, before, [0.0] * len(paces))
         if refused:
             return Grant(False, totals, waits, refused)
         if reservation.owner not in self._owners:
             self._meet(reservation.owner, int(reservation.now))
+        self._reservations.make(reservation.id, held)
+        add = counters.add
         for at, (place, charge) in enumerate(zip(places, charges, strict=True)):
-            self._counters.add(place, charge.amount, charge.expires)
+            add(place, charge.amount, charge.expires)
             totals[at] += charge.amount
-        self._arrivals.update(arrivals)
+        if arrivals:
+            self._arrivals.update(arrivals)
         return Grant(True, totals, waits)
 
     def settle(self, settlement: Settlement) -> None:
         """Write the record; release and charge, if there was a reservation. Nothing if the id was settled before."""
-        id_, charges = settlement.id, settlement.charges
-        if not self._book(id_, settlement.now, settlement.record, settlement.usage):
+        held = self._reservations.get(settlement.id)
+        if held is None:
+            self._settle_unknown(settlement)
             return
-        if not charges and (row := self._execute(_HELD, (id_,)).fetchone()):
-            self._execute(_END, (id_,))
-            self._release(row[1], lost=False)
-        elif charges and self._execute(_END, (id_,)).rowcount == 1:
-            for charge, used in zip(charges, settlement.used, strict=True):
-                if used != charge.amount:
-                    number = self._counters.number_of(charge.counter)
-                    self._counters.add((number << SLOT_BITS) + charge.slot, used - charge.amount, charge.expires)
+        self._reservations.end(settlement.id, held)
+        record = (settlement.id, int(settlement.now), settlement.record)
+        if not self._careful:
+            self._records.append(record)
+        elif self._execute(_RECORD, record).rowcount != 1:
+            return
+        self._book(settlement.now, settlement.usage)
+        if not settlement.charges:
+            self._release(held.packed, lost=False)
+            return
+        add = self._counters.add
+        for charge, used, place in zip(settlement.charges, settlement.used, held.places, strict=True):
+            if used != charge.amount:
+                add(place, used - charge.amount, charge.expires)
 
-    def lose(self, request: str, now: int) -> bool:
-        """Settle a reservation whose process is gone, as it was left. Tell whether it was still there."""
-        row = self._execute(_HELD, (request,)).fetchone()
-        if row is None:
-            return False
-        _, held, record = row
-        self._execute(_END, (request,))
-        self._book(request, now, record, _usage(record))
-        self._release(held, lost=True)
-        return True
+    def _settle_unknown(self, settlement: Settlement) -> None:
+        """Settle what this process does not hold: nothing was reserved, it was settled before, or another made it."""
+        if self._execute(_RECORD, (settlement.id, int(settlement.now), settlement.record)).rowcount != 1:
+            return
+        self._book(settlement.now, settlement.usage)
+        packed = self._reservations.of_others(settlement.id) if settlement.charges else None
+        if packed is not None:
+            charged = zip(charges_of(packed), settlement.used, strict=True)
+            for (place, expires, amount, _), used in charged:
+                self._counters.add(place, used - amount, expires)
 
-    def _release(self, held: bytes, *, lost: bool) -> None:
+    def lose(self, row: int, now: int) -> int:
+        """Settle the reservations of a row, whose process is gone, as it left them. Return how many that were."""
+        found = self._execute("DELETE FROM reservations WHERE number = ? RETURNING body", (row,)).fetchone()
+        lost = 0
+        for request, packed, record in entries_of(found[0]) if found else ():
+            if self._execute(_RECORD, (request, now, record)).rowcount == 1:
+                self._book(now, _usage(record))
+                self._release(packed, lost=True)
+                lost += 1
+        return lost
+
+    def _release(self, packed: bytes, *, lost: bool) -> None:
         """Release what a reservation held; charge what is charged for a lost one."""
-        for place, expires, amount, charged in _HELD_CHARGE.iter_unpack(held):
+        for place, expires, amount, charged in charges_of(packed):
             self._counters.add(place, (charged if lost else 0) - amount, expires)
-
-    def _check_repeated(self, reservation: Reservation, held: bytes) -> None:
-        row = self._execute(_HELD, (reservation.id,)).fetchone()
-        if row is None or row != (reservation.owner, held, reservation.record):
-            raise StoreError(f"request {reservation.id} is there already; every request needs an id of its own")
 
     def _waits(self, paces: Sequence[Pace], now_us: float) -> tuple[list[float], dict[str, float]]:
         """Return how long each pace would have to wait, and the time stamps of those that need not.
@@ -201,10 +226,8 @@ class Requests:
         self._owners.add(owner)
         self._execute("INSERT OR IGNORE INTO leases (owner, until) VALUES (?, ?)", (owner, now + FIRST_LEASE_S))
 
-    def _book(self, request: str, now: float, record: bytes, usage: Mapping[str, Any]) -> bool:
-        """Write a record and add it to the sums; tell whether it is new."""
-        if self._execute(_RECORD, (request, int(now), record)).rowcount != 1:
-            return False
+    def _book(self, now: float, usage: Mapping[str, Any]) -> None:
+        """Add a record to the sums."""
         try:
             names, sums = _dimensions(usage), _sums(usage)
             number = self._dimensions.get(names)
@@ -220,7 +243,6 @@ class Requests:
         before = self._rollups.get(place)
         row = (1, *sums)
         self._rollups[place] = row if before is None else tuple(map(operator.add, before, row))
-        return True
 
     def _number_of_dimensions(self, names: tuple[str, ...]) -> int:
         texts = [str(name or "") for name in names]
@@ -232,6 +254,11 @@ class Requests:
             self._dimensions.clear()
         self._dimensions[names] = row[0]
         return int(row[0])
+
+
+def taken(request: str) -> StoreError:
+    """Return what is said of an id that comes again."""
+    return StoreError(f"request {request} is there already; every request needs an id of its own")
 
 
 def _with_twins(charges: Sequence[Charge], totals: Sequence[int]) -> list[int]:
@@ -251,7 +278,7 @@ def _with_twins(charges: Sequence[Charge], totals: Sequence[int]) -> list[int]:
 
 @functools.lru_cache(256)
 def _packing(numbers: int) -> struct.Struct:
-    """Return how the column `held` has so many numbers."""
+    """Return how `Held.packed` has so many numbers."""
     return struct.Struct(f"<{numbers}q")
 
 

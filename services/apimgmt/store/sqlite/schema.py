@@ -57,8 +57,8 @@ STEPS: Sequence[Step] = (
         "CREATE TABLE counters (place INTEGER PRIMARY KEY, used INTEGER NOT NULL, expires INTEGER NOT NULL)",
         "CREATE INDEX counters_by_expiry ON counters (expires) WHERE expires > 0",
         "CREATE TABLE paces (counter TEXT PRIMARY KEY, arrival_us REAL NOT NULL) WITHOUT ROWID",
-        """CREATE TABLE reservations (
-            id TEXT PRIMARY KEY, owner TEXT NOT NULL, held BLOB NOT NULL, record BLOB NOT NULL) WITHOUT ROWID""",
+        # one row holds what one transaction reserved for an owner (`reservations.py`)
+        "CREATE TABLE reservations (number INTEGER PRIMARY KEY, owner TEXT NOT NULL, body BLOB NOT NULL)",
         "CREATE TABLE leases (owner TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID",
         # ledger: a pruned record is NULL if it is the last, so that a sequence is never used twice
         """CREATE TABLE ledger (

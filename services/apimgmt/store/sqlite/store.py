@@ -141,8 +141,8 @@ class SqliteStore(Store):
     async def sweep(self, now: int) -> int:
         orphans = await self._writer.run(lambda c: reading.orphans(c, now))
         lost = 0
-        for start in range(0, len(orphans), reading.BATCH):
-            lost += await self._lose(orphans[start : start + reading.BATCH], now)
+        for start in range(0, len(orphans), reading.ORPHANED):
+            lost += await self._lose(orphans[start : start + reading.ORPHANED], now)
         while await self._writer.write(lambda c: reading.expire(c, now)) == reading.BATCH:
             pass
         self._rest = await self._writer.write(lambda c: reading.expire_paces(c, now, self._rest))
@@ -156,8 +156,8 @@ class SqliteStore(Store):
         while after is not None:
             after = await self._writer.write(functools.partial(reading.forget, after=after))
 
-    async def _lose(self, batch: Sequence[str], now: int) -> int:
-        return await self._writer.write(lambda c: reading.lose(c, batch, now))
+    async def _lose(self, rows: Sequence[int], now: int) -> int:
+        return await self._writer.write(lambda c: reading.lose(c, rows, now))
 
     # reading
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement, Store, StoreError
-from tests.contract.apimgmt.store.conftest import Opener
 from tests.contract.apimgmt.store.support import NOW, charge, ledger, pace, reservation, settlement
 
 KINDS = [charge("calendar", 4, 10), charge("rolling", 4, 10, slot=100, slots=60), charge("now", slot=0, expires=0)]
@@ -32,9 +31,9 @@ async def released(store: Store) -> bool:
     return False
 
 
-async def test_a_repeated_reservation_has_its_grant_and_holds_no_more(store: Store, another: Opener) -> None:
+async def test_a_repeated_reservation_has_its_grant_and_holds_no_more(store: Store) -> None:
     held = reservation(*KINDS, pace(amount=2))
-    grants = [await store.reserve(held), await store.reserve(replace(held)), await (await another()).reserve(held)]
+    grants = [await store.reserve(held), await store.reserve(replace(held)), await store.reserve(held)]
     assert grants[0].granted
     assert [(g.granted, list(g.totals), list(g.waits_us), list(g.refused)) for g in grants] == [
         (True, [4, 4, 1], [0], [])

@@ -91,7 +91,7 @@ async def test_settlements_are_retried(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def test_an_answer_is_not_withheld_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.apimgmt.pipeline.HOLD_S", 0.02)
+    monkeypatch.setattr("services.apimgmt.accounting.HOLD_S", 0.02)
     async with World(tmp_path, limits=LIMITS) as world:
         store = broken(world)
         opened = world.session()

@@ -10,7 +10,16 @@ import pytest
 
 from services.apimgmt.domain import KeyPurpose, Kind
 from services.apimgmt.store.api import Change, UsageQuery
-from services.apimgmt.store.sqlite import SqliteStore, counters, documents, keys, reading, requests, schema
+from services.apimgmt.store.sqlite import (
+    SqliteStore,
+    counters,
+    documents,
+    keys,
+    reading,
+    requests,
+    reservations,
+    schema,
+)
 from services.apimgmt.store.sqlite import store as store_
 from tests.contract.apimgmt.store.support import NOW, charge, key, ledger, pace, reservation, settlement
 
@@ -48,7 +57,7 @@ def test_hot_statements_search_by_keys(tmp_path: Path) -> None:
             (counters.NAMED, 1),
             (requests._ARRIVAL, 1),
             (requests._NUMBER, 9),
-            ("DELETE FROM reservations WHERE id = ?", 1),
+            (reservations._DELETE, 1),
             ("SELECT DISTINCT key FROM changes WHERE revision > ?", 1),
             ("SELECT sequence FROM ledger WHERE sequence > ? AND record IS NOT NULL ORDER BY sequence LIMIT ?", 2),
         ]:

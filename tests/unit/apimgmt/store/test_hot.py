@@ -53,7 +53,7 @@ async def test_a_request_takes_few_statements(store: SqliteStore) -> None:
     seen = statements(store)
     held = reservation(*charges)
     await store.reserve(held)
-    assert [text.split(" ")[0] for text in seen] == ["BEGIN", "PRAGMA", *["INSERT"] * 6, "COMMIT"], seen
+    assert [text.split(" ")[0] for text in seen] == ["BEGIN", "PRAGMA", "SELECT", *["INSERT"] * 6, "COMMIT"], seen
     seen.clear()
     await store.settle(settlement(held, [1, 0, 0, 0, 0]))
     assert [text.split(" ")[0] for text in seen] == [
