@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes: bytecode is kept for them even where the environment wants none.
+TEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 .PHONY: help setup local test test-slow test-tools test-engine test-vllm check format bench golden clean
 
@@ -25,10 +27,10 @@ local: $(STAMP) ## Serve the environment `local` behind a real Envoy on this mac
 	@$(BIN)/penstock local up $(ARGS)
 
 test: $(STAMP) ## Run the default tests (under 5 minutes)
-	@$(BIN)/pytest -n 2 --dist loadgroup -m 'not vllm and not engine and not slow' $(ARGS)
+	@$(TEST) -n 2 --dist loadgroup -m 'not vllm and not engine and not slow' $(ARGS)
 
 test-slow: $(STAMP) ## Run the tests with whole stacks, real stores, browsers and crashes
-	@$(BIN)/pytest -n 2 --dist loadfile -m slow $(ARGS)
+	@$(TEST) -n 2 --dist loadgroup -m slow $(ARGS)
 
 test-tools: ## Install what some tests need of the system: a Redis server and Chromium (Debian or Ubuntu, as root)
 	@command -v redis-server >/dev/null && command -v chromium >/dev/null || \

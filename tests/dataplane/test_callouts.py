@@ -14,8 +14,6 @@ from tests.support import small_callout
 from tests.support.small_callout import POISON, REFUSED, REPLACEMENT, STAMP, WORD
 from tests.support.stack import Stack, eventually, running_stack, total, without
 
-pytestmark = pytest.mark.xdist_group("callouts-stack")
-
 PATH = "/v1/completions"
 SETTINGS = echo.SETTINGS | {
     "models": [{"name": echo.ALPHA, "source": "example/alpha", "replicaSets": [{"name": "a"}]}],

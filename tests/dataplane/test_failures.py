@@ -17,8 +17,6 @@ import pytest
 from tests.dataplane.conftest import MakeClient
 from tests.support.stack import Stack, eventually, running_stack, total, without
 
-pytestmark = pytest.mark.xdist_group("fragile-stack")
-
 REPLICA = "x-penstock-replica"
 MODES = {"closed": "FailClose", "open": "FailOpen"}
 SETTINGS: dict[str, Any] = {

@@ -10,8 +10,6 @@ import pytest
 
 from tests.support.stack import Stack, eventually, running_stack
 
-pytestmark = pytest.mark.xdist_group("prefix-stack")
-
 REPLICA = "x-penstock-replica"
 SLOTS = 2
 SETTINGS: dict[str, Any] = {
