@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
 
 from cli.main import main
@@ -57,7 +58,7 @@ def own_program() -> Iterator[None]:
         sys.path[:] = path
 
 
-def _forget_program() -> dict[str, object]:
+def _forget_program() -> dict[str, ModuleType]:
     importlib.invalidate_caches()
     names = [name for name in sys.modules if name.partition(".")[0] == "infra"]
     return {name: sys.modules.pop(name) for name in names}

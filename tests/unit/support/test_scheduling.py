@@ -29,7 +29,7 @@ def run(collected: list[str], workers: int = 2) -> dict[str, list[str]]:
     """Return which tests each worker ran, in order."""
     option = SimpleNamespace(loadscopereorder=True)
     config: Any = SimpleNamespace(rootpath=ROOT, option=option, getvalue=lambda name: ["popen"] * workers)
-    made = scheduler(config, log=SimpleNamespace(loadscopesched=lambda *_: None))  # type: ignore[arg-type]
+    made = scheduler(config, log=SimpleNamespace(loadscopesched=lambda *_: None))
     all_: list[Any] = [Worker(f"gw{number}") for number in range(workers)]
     for worker in all_:
         made.add_node(worker)
