@@ -1,14 +1,17 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPILED := $(VENV)/compiled
+WITH_COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start hundreds of processes: bytecode is kept for them even where the environment wants none.
 TEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
-.PHONY: help setup local test test-slow test-tools test-engine test-vllm check format bench golden clean
+.PHONY: help setup local test test-slow test-tools test-engine test-vllm test-compiled compiled check format bench golden clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,9 +35,9 @@ test: $(STAMP) ## Run the default tests (under 5 minutes)
 test-slow: $(STAMP) ## Run the tests with whole stacks, real stores, browsers and crashes
 	@$(TEST) -n 2 --dist loadgroup -m slow $(ARGS)
 
-test-tools: ## Install what some tests need of the system: a Redis server and Chromium (Debian or Ubuntu, as root)
-	@command -v redis-server >/dev/null && command -v chromium >/dev/null || \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server chromium >/dev/null; }
+test-tools: ## Install what some tests need of the system: a Redis server, Chromium, a C compiler (Debian or Ubuntu, as root)
+	@command -v redis-server >/dev/null && command -v chromium >/dev/null && command -v cc >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server chromium gcc libc6-dev >/dev/null; }
 
 test-engine: $(STAMP) ## Run the tests with a real Pulumi engine and API server; builds them once, from Go modules
 	@$(BIN)/python -m tests.support.engine.build || [ $$? -eq 3 ]  # 3: out of reach, which the tests tell as they skip
@@ -42,6 +45,19 @@ test-engine: $(STAMP) ## Run the tests with a real Pulumi engine and API server;
 
 test-vllm: $(STAMP) ## Run the tests in front of a real vLLM (see tests/dataplane/test_vllm.py)
 	@$(BIN)/pytest -m vllm $(ARGS)
+
+test-compiled: compiled ## Run the tests of the modules that the image has compiled, compiled
+	@$(WITH_COMPILED) PENSTOCK_COMPILED=1 $(BIN)/python -m pytest -p services -n 2 --dist loadgroup -m 'not slow' \
+	  tests/unit/extproc tests/unit/apimgmt tests/contract/extproc tests/contract/apimgmt $(ARGS)
+
+compiled: $(COMPILED)/.made
+
+$(COMPILED)/.made: $(STAMP) $(shell find services -name '*.py')
+	@echo "Compiling what every request passes, as the image does (about 90 seconds)"
+	@rm -rf $(COMPILED)
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --no-deps --no-compile --target $(COMPILED) ./services
+	@$(BIN)/python -m services.compile $(COMPILED) 2>&1 | { grep -v ' warning: ' || true; }
+	@touch $@
 
 check: $(STAMP) ## Lint, format and type checks, exactly what CI checks
 	@$(BIN)/ruff check .
@@ -59,8 +75,8 @@ golden: $(STAMP) ## Regenerate inventories, schemas and the settings' reference,
 	@$(BIN)/python -m infra.settings.schema
 	@$(BIN)/python -m infra.settings.document
 
-bench: $(STAMP) ## Measure the data path; prints tables and ratios
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: compiled ## Measure the data path, compiled as in the image; prints tables and ratios
+	@$(WITH_COMPILED) $(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove the virtual environment and local state
 	rm -rf $(VENV) .penstock

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any, ClassVar
 
 import orjson
+from mypy_extensions import mypyc_attr
 
 from services.apimgmt import body as bodies
 from services.apimgmt import ending, errors, identity, reserving
@@ -64,6 +65,7 @@ class ApiManagement(Filter):
         return ApiManagementStream(self, exchange)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ApiManagementStream(FilterStream):
     """One exchange."""
 

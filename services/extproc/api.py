@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import orjson
+from mypy_extensions import mypyc_attr
 
 
 class BodyMode(enum.Enum):
@@ -205,6 +206,7 @@ ChunkAnswer = bytes | Reply | Awaitable[bytes | Reply]
 sent; later by an error event that closes an SSE stream, or by a reset of any other stream."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FilterStream:
     """A filter's view of one exchange. Override what is needed; every hook defaults to "go on"."""
 
@@ -236,6 +238,7 @@ class FilterStream:
         """Called exactly once, however the exchange ended. Must not raise and must not wait."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Filter(abc.ABC):
     """One per process. `open` is called once per exchange, with the exchange that the whole chain shares."""
 

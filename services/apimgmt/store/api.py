@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mypy_extensions import mypyc_attr
+
 from services.apimgmt.domain import KeyPurpose, KeyRecord, Kind
 
 
@@ -216,6 +218,7 @@ class UsageRow:
     sums: Mapping[str, int]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Store(abc.ABC):
     """See the module's text. Implementations: `store.sqlite.SqliteStore`, `store.valkey.ValkeyStore`."""
 

@@ -31,7 +31,7 @@ class Running:
     """A callout process and its ports."""
 
     def __init__(self, *flags: str, processes: int = 1) -> None:
-        self.grpc_port, self.health_port, self.metrics_port = (_free_range(processes) for _ in range(3))
+        self.grpc_port, self.health_port, self.metrics_port = _free_ranges(3, processes)
         ports = ["--grpc-port", self.grpc_port, "--health-port", self.health_port, "--metrics-port", self.metrics_port]
         command = [sys.executable, "-m", "tests.support.echo_callout", "--config-file", os.devnull, *map(str, ports)]
         command += ["--processes", str(processes), *flags]
@@ -55,17 +55,17 @@ class Running:
         return self.process.returncode, errors
 
 
-def _free_range(count: int) -> int:
-    """Return the first of `count` free ports in a row, below the ports that the kernel gives to clients."""
+def _free_ranges(ranges: int, count: int) -> list[int]:
+    """Return the firsts of some ranges of `count` free ports, below the ports that the kernel gives to clients."""
     while True:
-        port = random.randrange(10_000, 30_000, 8)
+        firsts = random.sample(range(10_000, 30_000, 8), ranges)
         try:
-            for number in range(port, port + count):
+            for number in (first + n for first in firsts for n in range(count)):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
         except OSError:
             continue
-        return port
+        return firsts
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The books when the store is away, slow, or gone for good; and when a process dies."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,26 @@ import pytest
 
 from services.apimgmt import accounting
 from services.apimgmt.accounting import Accounting
-from services.apimgmt.store.api import StoreError
+from services.apimgmt.store.api import Store, StoreError
 from tests.unit.apimgmt.pipeline.world import World, answer, limit, reply
 
 LIMITS = [limit("requests", "requests", 100), limit("tokens", "tokens", 1000), limit("open", "concurrent", 9, None)]
 
 
-class Broken:
+def _asking(name: str) -> Callable[..., Any]:
+    return lambda self, *args, **kwargs: getattr(self.store, name)(*args, **kwargs)
+
+
+Asking: Any = type("Asking", (Store,), {name: _asking(name) for name in vars(Store) if name[0] != "_"})
+"""A store that asks another one, its `store`."""
+
+
+class Broken(Asking):
     """A store whose settlements or reservations fail while `away` says so."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Store) -> None:
         self.store, self.away = store, ""
         self.held = asyncio.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.store, name)
 
     async def reserve(self, reservation: Any) -> Any:
         if self.away == "reserve":
@@ -42,7 +48,7 @@ class Broken:
 
 def broken(world: World) -> Broken:
     store = Broken(world.store)
-    world.accounting.store = store  # type: ignore[assignment]
+    world.accounting.store = store
     return store
 
 

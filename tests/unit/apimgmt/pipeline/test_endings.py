@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.apimgmt.policies import limits as limits_policy
+from services.apimgmt.policies.validation import Validation
 from services.extproc.api import BodyMode, deny
 from tests.support.extproc import Scripted, body, headers
 from tests.unit.apimgmt.pipeline.world import ANSWER, CHAT, World, answer, begin_stream, event, limit, reply
@@ -165,7 +165,7 @@ async def test_a_policy_that_fails_ends_the_request(tmp_path: Path, monkeypatch:
     def fail(*_: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(limits_policy.windows, "spans", fail)
+    monkeypatch.setattr(Validation, "check", fail)
     async with World(tmp_path, limits=LIMITS) as world:
         opened = world.session()
         status, _, error = reply(await world.request(opened))
@@ -173,7 +173,9 @@ async def test_a_policy_that_fails_ends_the_request(tmp_path: Path, monkeypatch:
         assert (status, error["error"]["code"]) == (500, "policy_error")
         record = await one(world)
         assert record["outcome"] == "error"
-        assert record["verdicts"] == [{"policy": "limits", "verdict": "deny", "code": "policy_error", "shadow": False}]
+        assert record["verdicts"] == [
+            {"policy": "validation", "verdict": "deny", "code": "policy_error", "shadow": False}
+        ]
         monkeypatch.undo()
         assert await world.totals() == NOTHING
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from services.apimgmt import accounting
 from services.apimgmt.accounting import Accounting
 from services.apimgmt.metrics import Metrics
-from services.apimgmt.store.api import StoreError
+from services.apimgmt.store.api import Store, StoreError
 from tests.unit.apimgmt.pipeline.test_accounting import LIMITS, Broken, broken
 from tests.unit.apimgmt.pipeline.world import World, answer
 
@@ -66,7 +66,7 @@ async def test_requests_of_a_process_that_died_are_lost_by_a_process_that_did_no
 class Choosy(Broken):
     """A store that never takes the first settlement that it saw."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.never = ""
 
@@ -83,7 +83,7 @@ async def test_a_settlement_that_cannot_be_written_does_not_keep_others_waiting(
     monkeypatch.setattr(accounting, "RETRY_S", 0.01)
     async with World(tmp_path, limits=LIMITS) as world:
         store = Choosy(world.store)
-        world.accounting.store = store  # type: ignore[assignment]
+        world.accounting.store = store
         for _ in range(3):
             opened = world.session()
             await world.request(opened)

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -110,8 +110,7 @@ async def test_a_transaction_that_fails_leaves_rows_as_they_were(store: SqliteSt
     held = [reservation(charge(ceiling=100)) for _ in range(2)]
     await together(store, *held)
     await store.settle(settlement(held[0], [1]))
-    broken: Any = settlement("broken", outcome="ok")
-    broken.record = object()  # cannot be written
+    broken = replace(settlement("broken", outcome="ok"), id="\ud800")  # cannot be written
     done = await asyncio.gather(store.settle(settlement(held[1], [1])), store.settle(broken), return_exceptions=True)
     assert done[0] is None
     assert isinstance(done[1], StoreError)
