@@ -1,4 +1,4 @@
-"""What requests ask of the store in one turn of the event loop, or soon after, shares a transaction (group commit)."""
+"""What requests ask of the store in one turn of the event loop shares one transaction (group commit)."""
 
 import asyncio
 import sqlite3
@@ -10,17 +10,12 @@ from typing import Any
 
 from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement, StoreError
 from services.apimgmt.store.sqlite.counters import SLOT_BITS
-from services.apimgmt.store.sqlite.requests import Requests, Swept, taken
-from services.apimgmt.store.sqlite.reservations import Repeated
+from services.apimgmt.store.sqlite.requests import Requests, Swept
 from services.apimgmt.store.sqlite.schema import BUSY_S
 from services.apimgmt.store.sqlite.worker import unusable
 
 MAX_BATCH = 128
 """Most calls in one transaction: others wait for the lock meanwhile, and so does the event loop."""
-
-SPACING_S = 0.002
-"""Least time from the begin of one transaction to that of the next, seconds: under load more calls share each, which
-halves what they cost. A call that comes after a pause does not wait."""
 
 RETRY_S = 0.001
 """Until the lock is asked for again while another process has it, seconds. The event loop goes on."""
@@ -51,8 +46,6 @@ class Hot:
         self._loop = asyncio.get_running_loop()
         self._pending: list[Pending] = []
         self._busy_since: float | None = None
-        self._next = 0.0
-        """From when on, by the loop's clock, the next transaction may begin."""
         self._closed = False
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="store-commit") if slow_commit else None
         self._commit: asyncio.Future[Any] | None = None
@@ -82,21 +75,10 @@ class Hot:
         if problem or self._closed:
             future.set_exception(StoreError(problem or f"store {self._path}: it is closed"))
             return future
-        self._pending.append((call, future))
-        if self._commit is None:
-            if len(self._pending) == 1:
-                self._schedule()
-            elif len(self._pending) == MAX_BATCH:
-                self._loop.call_soon(self._flush)
-        return future
-
-    def _schedule(self) -> None:
-        """Have the next transaction begin as soon as it may."""
-        wait = self._next - self._loop.time()
-        if wait > 0:
-            self._loop.call_later(wait, self._flush)
-        else:
+        if not self._pending and self._commit is None:
             self._loop.call_soon(self._flush)
+        self._pending.append((call, future))
+        return future
 
     def _flush(self) -> None:
         """Run one batch, and come again if there is more."""
@@ -109,7 +91,6 @@ class Hot:
             self._not_begun(error)
             return
         self._busy_since = None
-        self._next = self._loop.time() + SPACING_S
         del self._pending[:MAX_BATCH]
         if self._pending:
             self._loop.call_soon(self._flush)
@@ -146,7 +127,7 @@ class Hot:
             if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
                 self._one_by_one(batch)
                 return
-            results = [_failure(self._path, error, batch[0][0])] * len(batch)
+            results = [_failure(self._path, error)] * len(batch)
         _answer(batch, results)
 
     def _again(self, batch: Sequence[Pending], alone: bool) -> None:
@@ -163,7 +144,7 @@ class Hot:
         self._commit = None
         if error := commit.exception():
             self._undo()
-            results = [_failure(self._path, error, batch[0][0])] * len(batch)
+            results = [_failure(self._path, error)] * len(batch)
         else:
             self._requests.committed()
         _answer(batch, results)
@@ -211,9 +192,7 @@ def _problem(charges: Sequence[Charge], amounts: Sequence[int], name: str) -> st
     return ""
 
 
-def _failure(path: Path, error: BaseException, call: Call) -> StoreError:
-    if isinstance(error, Repeated):
-        return taken(call.id)
+def _failure(path: Path, error: BaseException) -> StoreError:
     if isinstance(error, sqlite3.Error):
         return unusable(path, error)
     return StoreError(

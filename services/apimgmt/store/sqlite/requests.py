@@ -32,6 +32,7 @@ _sums = operator.itemgetter(*SUMS[1:])
 
 _ARRIVAL = "SELECT arrival_us FROM paces WHERE counter = ?"
 _ARRIVE = "INSERT OR REPLACE INTO paces (counter, arrival_us) VALUES (?, ?)"
+_SETTLED = "SELECT 1 FROM ledger WHERE id = ?"
 _RECORD = "INSERT OR IGNORE INTO ledger (id, time, record) VALUES (?, ?, ?)"
 _MATCH = " AND ".join(f"{name} = ?" for name in DIMENSIONS)
 _NUMBER = f"SELECT id FROM dimensions WHERE {_MATCH}"  # noqa: S608 - constants
@@ -72,7 +73,7 @@ class Requests:
         self._counters.begin()
 
     def write(self) -> None:
-        """Write what was added: before the commit. Raises Swept or Repeated, after which nothing may be committed."""
+        """Write what was added: before the commit. Raises Swept, after which nothing may be committed."""
         if self._records and self._many(_RECORD, self._records).rowcount != len(self._records):
             raise Swept
         self._reservations.write()
@@ -130,11 +131,13 @@ class Requests:
         refused += [len(charges) + i for i, wait in enumerate(waits) if wait > 0 and paces[i].enforced]
         held = Held(reservation.owner, _packing(len(packed)).pack(*packed), places, reservation.record)
         if (there := self._reservations.get(reservation.id)) is not None:
-            if there[:4] != held[:4]:
-                raise taken(reservation.id)
+            if there != held:
+                raise _taken(reservation.id)
             return Grant(True, before, [0.0] * len(paces))
         if refused:
             return Grant(False, totals, waits, refused)
+        if self._was_settled(reservation.id):
+            raise _taken(reservation.id)
         if reservation.owner not in self._owners:
             self._meet(reservation.owner, int(reservation.now))
         self._reservations.make(reservation.id, held)
@@ -145,6 +148,9 @@ class Requests:
         if arrivals:
             self._arrivals.update(arrivals)
         return Grant(True, totals, waits)
+
+    def _was_settled(self, request: str) -> bool:
+        return self._reservations.has_ended(request) or self._execute(_SETTLED, (request,)).fetchone() is not None
 
     def settle(self, settlement: Settlement) -> None:
         """Write the record; release and charge, if there was a reservation. Nothing if the id was settled before."""
@@ -256,7 +262,7 @@ class Requests:
         return int(row[0])
 
 
-def taken(request: str) -> StoreError:
+def _taken(request: str) -> StoreError:
     """Return what is said of an id that comes again."""
     return StoreError(f"request {request} is there already; every request needs an id of its own")
 

@@ -9,9 +9,7 @@ import random
 import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
-import orjson
+from dataclasses import dataclass, field
 
 _CHARGE = struct.Struct("<4q")
 """One charge in `Held.packed`: place, when it expires, amount, and what is charged if the request is lost."""
@@ -21,15 +19,11 @@ _ENTRY = struct.Struct("<3I")
 
 _INSERT = "INSERT INTO reservations (number, owner, body) VALUES (?, ?, ?)"
 _DELETE = "DELETE FROM reservations WHERE number = ?"
-_SETTLED = "SELECT id FROM ledger WHERE id IN (SELECT value FROM json_each(?))"
 _FIND = "SELECT body FROM reservations WHERE instr(body, ?)"
 
 
-class Repeated(Exception):
-    """Among the reservations of the transaction one has the id of a request that was settled before."""
-
-
-class Held(NamedTuple):
+@dataclass(slots=True)
+class Held:
     """One reservation."""
 
     owner: str
@@ -38,7 +32,7 @@ class Held(NamedTuple):
     places: Sequence[int]
     """Of the charges' slots."""
     record: bytes
-    row: int = 0
+    row: int = field(default=0, compare=False)
     """Row that has it; 0 while it is not written."""
 
 
@@ -79,6 +73,10 @@ class Reservations:
             return None
         return self._made.get(request) or self._open.get(request)
 
+    def has_ended(self, request: str) -> bool:
+        """Whether the transaction has ended what was held for a request."""
+        return request in self._ended
+
     def make(self, request: str, held: Held) -> None:
         """Hold; `held.row` is 0."""
         self._made[request] = held
@@ -88,15 +86,11 @@ class Reservations:
         self._ended[request] = held.row
 
     def write(self) -> None:
-        """Write rows, and drop those of which nothing is open any more. Raises Repeated."""
-        made, ended = self._made, self._ended
-        if made:
-            settled = self._execute(_SETTLED, (orjson.dumps(list(made)).decode(),)).fetchall()
-            if any(row[0] not in ended for row in settled):
-                raise Repeated
-            self._write_rows([request for request in made if request not in ended])
+        """Write rows, and drop those of which nothing is open any more."""
+        ended, left = self._ended, self._left
+        if self._made:
+            self._write_rows([request for request in self._made if request not in ended])
         gone = list[tuple[int]]()
-        left = self._left
         for row in ended.values():
             if row:
                 left[row] -= 1
@@ -109,16 +103,16 @@ class Reservations:
         """Write one row for each owner (there is one, commonly)."""
         bodies = dict[str, tuple[int, list[bytes]]]()
         for request in requests:
-            owner, packed, places, record, _ = self._made[request]
-            row = bodies.get(owner)
-            if row is None:
+            held = self._made[request]
+            body = bodies.get(held.owner)
+            if body is None:
                 self._next += 1
-                row = bodies[owner] = self._next, []
+                body = bodies[held.owner] = self._next, []
+            held.row = body[0]
             id_ = request.encode()
-            row[1].extend((_ENTRY.pack(len(id_), len(packed), len(record)), id_, packed, record))
-            self._made[request] = Held(owner, packed, places, record, row[0])
-            self._left[row[0]] = self._left.get(row[0], 0) + 1
+            body[1].extend((_ENTRY.pack(len(id_), len(held.packed), len(held.record)), id_, held.packed, held.record))
         for owner, (number, parts) in bodies.items():
+            self._left[number] = len(parts) // 4
             self._execute(_INSERT, (number, owner, b"".join(parts)))
 
     def committed(self) -> None:

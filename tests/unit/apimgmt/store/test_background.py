@@ -58,6 +58,7 @@ def test_hot_statements_search_by_keys(tmp_path: Path) -> None:
             (requests._ARRIVAL, 1),
             (requests._NUMBER, 9),
             (reservations._DELETE, 1),
+            (requests._SETTLED, 1),
             ("SELECT DISTINCT key FROM changes WHERE revision > ?", 1),
             ("SELECT sequence FROM ledger WHERE sequence > ? AND record IS NOT NULL ORDER BY sequence LIMIT ?", 2),
         ]:
