@@ -193,8 +193,8 @@ async def test_a_model_is_tried_with_a_stream_and_without(desk: Desk) -> None:
         await page.get_by_role("button", name="Send").click()
         await page.get_by_text("Failed with status 401").wait_for()
         assert "invalid_api_key" in await page.locator("#output").text_content()
-        assert await page.evaluate("window.violations") == []
-        assert [c for c in desk.complaints if "401" not in c] == []
+        desk.complaints = [text for text in desk.complaints if "401" not in text]
+        await _fine(page, desk)
 
 
 async def test_without_script_everything_but_the_stream_works(desk: Desk) -> None:
