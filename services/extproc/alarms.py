@@ -62,10 +62,12 @@ class _Queue:
         """Let go off what is due, and wait for the next that is not called off."""
         alarms, now = self._alarms, self._clock()
         self._timer = None
-        while alarms and (not alarms[0].waiting or alarms[0].due <= now):
-            alarms.popleft().go_off()
-        if alarms and self._timer is None:
-            self._timer = self._loop.call_at(alarms[0].due, self._ring)
+        try:
+            while alarms and (not alarms[0].waiting or alarms[0].due <= now):
+                alarms.popleft().go_off()
+        finally:
+            if alarms and self._timer is None:
+                self._timer = self._loop.call_at(alarms[0].due, self._ring)
 
     def _clear(self) -> None:
         """Drop what is called off: a long limit set very often would keep much of it."""
@@ -84,7 +86,7 @@ _local = _Local()
 
 
 def after(length_s: float, call: Callable[[], None]) -> Alarm:
-    """Have the running loop call back after so many seconds. `call` must not raise."""
+    """Have the running loop call back after so many seconds, as its `call_later` does."""
     loop = asyncio.get_running_loop()
     if _local.loop is not loop:
         _local.loop, _local.queues = loop, {}

@@ -1,5 +1,6 @@
 """Where the list of replicas comes from: a file that is replaced atomically, or the A records of a headless Service."""
 
+import abc
 import asyncio
 import ipaddress
 import os
@@ -30,19 +31,19 @@ class SourceError(Exception):
     """The list of replicas cannot be read now. The text says why; the last good list stays in use."""
 
 
-class Source:
+class Source(abc.ABC):
     """A list of replicas that changes. One that is looked at now and then says how often."""
 
     interval_s: ClassVar[float]
 
+    @abc.abstractmethod
     async def read(self) -> Sequence[Address] | None:
         """Return the replicas, or None if nothing changed since the last call. Raises SourceError."""
-        raise NotImplementedError
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: B027 - most do nothing
         """Begin background work."""
 
-    async def stop(self) -> None:
+    async def stop(self) -> None:  # noqa: B027 - most do nothing
         """End background work."""
 
     async def wait(self) -> None:

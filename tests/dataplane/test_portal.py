@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from services.apimgmt import keys
+from tests.support.missing import missing
 from tests.unit.apimgmt.portal.world import HOSTILE, World, furnish, serve
 
-REQUIRED = os.environ.get("PENSTOCK_TEST_TOOLS") == "required"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = os.environ.get("PENSTOCK_SCREENSHOTS")
 PAGES = ["", "products", "apps", "apps/support-bot", "keys", "usage", "limits", "try"]
@@ -25,13 +25,6 @@ WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (e) => window.violations.push(e.violatedDirective));
 """
-
-
-def _missing(what: str) -> None:
-    text = f"{what}; the portal is tested in a headless Chromium"
-    if REQUIRED:
-        pytest.fail(text)
-    pytest.skip(text)
 
 
 @dataclass
@@ -69,11 +62,11 @@ class Desk:
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     if CHROMIUM is None:
-        _missing("there is no chromium on the PATH")
+        missing("there is no chromium on the PATH, in which the portal is tested")
     try:
         from playwright.async_api import async_playwright
     except ImportError:
-        _missing("the package playwright is not installed")
+        missing("the package playwright is not installed, which drives the browser")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     async with serve(tmp_path, gateway=True) as (world, url), async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.dataplane.apimgmt.declaration import ENVIRON, change, settings
 from tests.dataplane.apimgmt.managed import Managed
+from tests.support.missing import missing
 from tests.support.stack import running_stack
 from tests.support.token_issuer import Issuer, SigningKey, token_issuer
 from tests.support.valkey import NoServer, program
@@ -60,7 +61,7 @@ def valkey(issuer: Issuer) -> Iterator[Managed]:
     try:
         program()
     except NoServer as error:
-        pytest.skip(str(error))
+        missing(error)
     yield from running("valkey", issuer)
 
 

@@ -4,6 +4,7 @@ Values are plain data in wire form (camelCase); what is unknown in a preview is 
 the engine keeps them secret by itself.
 """
 
+import abc
 import os
 import signal
 import sys
@@ -50,7 +51,7 @@ class Changes:
     delete_first: bool = False
 
 
-class Provider(provider_pb2_grpc.ResourceProviderServicer):
+class Provider(provider_pb2_grpc.ResourceProviderServicer, abc.ABC):
     """Override what a package needs. `Refused` becomes the resource's error; anything else shows a traceback."""
 
     version = ""
@@ -64,21 +65,21 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         """Compare checked inputs."""
         return Changes(paths_that_differ(old, new))
 
+    @abc.abstractmethod
     def create(self, type_: str, name: str, urn: str, inputs: Values, preview: bool) -> tuple[str, Values]:
         """Return identifier (empty in a preview) and outputs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, type_: str, urn: str, identifier: str, inputs: Values) -> tuple[Values, Values] | None:
         """Return outputs and inputs of what exists; None if it does not."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def update(self, type_: str, name: str, urn: str, identifier: str, inputs: Values, preview: bool) -> Values:
         """Return the new outputs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def delete(self, type_: str, urn: str, identifier: str, outputs: Values) -> None:
         """Delete a resource; one that is gone already is no error."""
-        raise NotImplementedError
 
     def invoke(self, token: str, args: Values) -> Values:
         """Answer a function."""

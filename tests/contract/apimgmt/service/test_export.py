@@ -4,15 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.apimgmt import keys
-from tests.contract.apimgmt.service.test_process import PEPPER, REPOSITORY, Running
+from tests.contract.apimgmt.service.test_process import PEPPER, REPOSITORY, Running, serving
 from tests.unit.apimgmt.export.support import files, union
 
 
@@ -22,19 +20,8 @@ def ledger(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    made = Running(tmp_path)
-    made.write(ledger=ledger(tmp_path / "first"))
-    await made.store.open()
-    made.key, record = keys.issue(PEPPER.encode(), organization="acme", developer="ada", app="app", now=time.time())
-    await keys.save_new(made.store, record, actor="test", now=time.time())
-    try:
-        await made.start()
+    async with serving(tmp_path, ledger=ledger(tmp_path / "first")) as made:
         yield made
-    finally:
-        for process in made.processes:
-            process.kill()
-            process.wait()
-        await made.store.close()
 
 
 async def test_records_are_exported_wherever_the_file_says(running: Running, tmp_path: Path) -> None:

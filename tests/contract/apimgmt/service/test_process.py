@@ -1,6 +1,7 @@
 """API management as it runs: its own process, spoken to over gRPC; its store is read from outside."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -126,10 +127,11 @@ class Running:
         return 200, None
 
 
-@pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    made = Running(tmp_path)
-    made.write()
+@contextlib.asynccontextmanager
+async def serving(folder: Path, **config: Any) -> AsyncIterator[Running]:
+    """A process with a key, and `config` on top of the usual one."""
+    made = Running(folder)
+    made.write(**config)
     await made.store.open()
     made.key, record = keys.issue(PEPPER.encode(), organization="acme", developer="ada", app="app", now=time.time())
     await keys.save_new(made.store, record, actor="test", now=time.time())
@@ -141,6 +143,12 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
             process.kill()
             process.wait()
         await made.store.close()
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    async with serving(tmp_path) as made:
+        yield made
 
 
 async def test_it_serves_refuses_and_writes_the_ledger(running: Running) -> None:

@@ -5,7 +5,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,12 @@ import pytest
 from services.apimgmt.ledger.export import Export
 from services.apimgmt.store.api import Store
 from tests.contract.apimgmt.store.support import Place
-from tests.support.valkey import NoServer, valkey_place
+from tests.support.places import place
 from tests.unit.apimgmt.export.support import Clock, drain, exporter, files, settle, union, whole_ledger
 
+__all__ = ["place"]
+
 ORGANIZATIONS = ("acme", "mid", "zen")
-
-
-@pytest.fixture(params=["sqlite", "valkey"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "sqlite":
-        yield Place({"kind": "sqlite", "path": str(tmp_path / "store.db")}, {})
-        return
-    try:
-        with valkey_place(tmp_path) as (settings, environ):
-            yield Place(settings, environ)
-    except NoServer as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture

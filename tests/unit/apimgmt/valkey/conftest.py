@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from services.apimgmt.store.valkey import ValkeyStore
+from tests.support.missing import missing
 from tests.support.valkey import NoServer, Server, program, server
 
 
@@ -14,7 +15,7 @@ def valkey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     try:
         program()
     except NoServer as error:
-        pytest.skip(str(error))
+        missing(error)
     with server(tmp_path_factory.mktemp("valkey"), cluster=request.param == "cluster") as running:
         yield running
 
