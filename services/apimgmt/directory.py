@@ -134,6 +134,8 @@ class Directory:
         found = self._find(text, KeyPurpose.PERSONAL)
         if not isinstance(found, Entry | Refusal):
             found = await found
+            if isinstance(found, Entry) and (found.organization, found.developer) not in self.snapshot.developers:
+                await self._catch_up()
         if isinstance(found, Refusal):
             return found
         developer = self.snapshot.developers.get((found.organization, found.developer))
@@ -221,7 +223,18 @@ class Directory:
 
     async def _caller_later(self, found: Awaitable[Entry | Refusal]) -> Found:
         entry = await found
-        return entry if isinstance(entry, Refusal) else self._caller(entry)
+        if isinstance(entry, Refusal):
+            return entry
+        if (entry.organization, entry.app) not in self.snapshot.apps:
+            await self._catch_up()
+        return self._caller(entry)
+
+    async def _catch_up(self) -> None:
+        """Take up changes for a key that was just read: it may be newer than the documents that are known here."""
+        try:
+            await self.refresh()
+        except StoreError as error:
+            logger.warning("documents of a new key could not be read", extra={"error": str(error)})
 
     def _caller(self, entry: Entry) -> Found:
         if entry.generation != self._mirror.generation:

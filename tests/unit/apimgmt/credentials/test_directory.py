@@ -66,6 +66,33 @@ async def test_a_remembered_key_ends_when_its_time_has_come(more, at, code, reas
             assert plain not in found.message
 
 
+async def test_a_key_of_an_app_that_was_made_elsewhere_a_moment_ago_works_at_once():
+    async with world() as w:
+        w.store.put(chat(name="new", oauth_client_id=None))
+        plain, _ = w.issue(app="new")
+        found = await w.find(plain)
+        assert isinstance(found, Caller)
+        assert found.app == "new"
+
+
+async def test_so_does_the_personal_key_of_a_new_developer():
+    async with world() as w:
+        w.store.put(ada(name="eve@example.com"))
+        plain, _ = w.issue(developer="eve@example.com", app="", purpose=KeyPurpose.PERSONAL)
+        found = await w.directory.find_person(plain)
+        assert isinstance(found, Developer)
+        assert found.name == "eve@example.com"
+
+
+async def test_a_key_without_an_app_is_refused_and_does_not_ask_for_documents_each_time():
+    async with world() as w:
+        plain, _ = w.issue(app="gone")
+        asked = w.store.asked["feed"]
+        for _ in range(20):
+            assert (await w.find(plain)).status == 403
+        assert w.store.asked["feed"] <= asked + 2  # the first answer also tells that the key is new
+
+
 async def test_a_revoked_key_ends_with_the_next_look_at_the_feed():
     async with world() as w:
         plain, record = w.issue()
