@@ -75,22 +75,17 @@ class _Queue:
         self._looked = 2 * len(self._alarms) + MAX_CALLED_OFF
 
 
-class _Local(threading.local):
-    """A thread runs one event loop at a time."""
-
-    loop: asyncio.AbstractEventLoop | None = None
-    queues: dict[float, _Queue]
-
-
-_local = _Local()
+_local = threading.local()
+"""`loop` and its `queues`: a thread runs one event loop at a time."""
 
 
 def after(length_s: float, call: Callable[[], None]) -> Alarm:
     """Have the running loop call back after so many seconds, as its `call_later` does."""
     loop = asyncio.get_running_loop()
-    if _local.loop is not loop:
+    if getattr(_local, "loop", None) is not loop:
         _local.loop, _local.queues = loop, {}
-    queue = _local.queues.get(length_s)
+    queues: dict[float, _Queue] = _local.queues
+    queue = queues.get(length_s)
     if queue is None:
-        queue = _local.queues[length_s] = _Queue(loop, length_s)
+        queue = queues[length_s] = _Queue(loop, length_s)
     return queue.set(call)
