@@ -17,7 +17,6 @@ EXTPROC = ("alarms", "api", "chain", "flow", "messages", "meters", "session")
 APIMGMT = (
     *("account", "accounting", "body", "call", "ending", "identity", "metrics", "pipeline", "pricing", "ratelimit"),
     *("directory", "keycache", "keys", "reserving", "step", "windows"),
-    *("policies/access", "policies/limits"),
     *("store/api", "usage/sse"),
     *("ledger/record", "store/sqlite/counters", "store/sqlite/hot", "store/sqlite/requests"),
     "store/sqlite/reservations",
