@@ -15,8 +15,8 @@ from typing import Any
 
 EXTPROC = ("alarms", "api", "chain", "flow", "messages", "meters", "session")
 APIMGMT = (
-    *("account", "accounting", "body", "call", "ending", "identity", "metrics", "pipeline", "pricing", "ratelimit"),
-    *("directory", "keycache", "keys", "reserving", "step", "windows"),
+    *("account", "accounting", "body", "call", "charging", "ending", "identity", "metrics", "pipeline", "pricing"),
+    *("directory", "keycache", "keys", "ratelimit", "reserving", "step", "windows"),
     *("store/api", "usage/sse"),
     *("ledger/record", "store/sqlite/counters", "store/sqlite/hot", "store/sqlite/requests"),
     "store/sqlite/reservations",

@@ -6,9 +6,9 @@ from typing import Any
 
 from services.apimgmt.accounting import Accounting
 from services.apimgmt.call import Call
+from services.apimgmt.charging import CONCURRENT, COST, REQUESTS, TOKENS
 from services.apimgmt.ending import End
 from services.apimgmt.ledger import record as records
-from services.apimgmt.policies.limits import CONCURRENT, COST, REQUESTS, TOKENS
 from services.apimgmt.store.api import Charge, Grant, Reservation, Settlement
 from services.apimgmt.usage.tokens import Tokens
 

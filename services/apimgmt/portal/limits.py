@@ -9,8 +9,8 @@ from fastapi import APIRouter, Response
 from services.apimgmt import windows
 from services.apimgmt.binding import EVERY, Binder
 from services.apimgmt.call import BoundLimit, Caller, Credential
+from services.apimgmt.charging import charge
 from services.apimgmt.domain import App, Limit, Scope
-from services.apimgmt.policies.limits import charge
 from services.apimgmt.portal import charts, formats, holdings, usage
 from services.apimgmt.portal.page import BASE, PortalRoute, Signed, Visitor, render
 from services.apimgmt.snapshot import Snapshot

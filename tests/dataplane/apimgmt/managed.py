@@ -14,8 +14,8 @@ from openai import OpenAI
 
 from services.apimgmt import windows
 from services.apimgmt.call import BoundLimit
+from services.apimgmt.charging import charge
 from services.apimgmt.domain import Limit
-from services.apimgmt.policies.limits import charge
 from services.apimgmt.settings import Settings
 from services.apimgmt.store import open_store
 from tests.dataplane.apimgmt.declaration import ALPHA, config_file, is_management

@@ -8,14 +8,13 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from services.apimgmt import declared, keys
+from services.apimgmt import charging, declared, keys
 from services.apimgmt.accounting import Accounting
 from services.apimgmt.call import BoundLimit
 from services.apimgmt.chain import Chains
 from services.apimgmt.directory import Directory
 from services.apimgmt.metrics import Metrics
 from services.apimgmt.pipeline import ApiManagement
-from services.apimgmt.policies import limits
 from services.apimgmt.policies.api import Tools
 from services.apimgmt.settings import Settings, SqliteStore
 from services.apimgmt.store.api import Store
@@ -155,7 +154,7 @@ class World:
         lookup = self.directory.find_key(self.key)
         caller: Any = await lookup if isinstance(lookup, Awaitable) else lookup
         bounds: Sequence[BoundLimit] = caller.products[0].limits
-        asked = [limits.charge(bound, MODEL, 0, spans(self.clock.now)) for bound in bounds]
+        asked = [charging.charge(bound, MODEL, 0, spans(self.clock.now)) for bound in bounds]
         found = await self.store.totals(asked)
         return {bound.limit.name: total for bound, total in zip(bounds, found, strict=True)}
 
